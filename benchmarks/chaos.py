@@ -138,10 +138,12 @@ def strike(options: argparse.Namespace) -> None:
         expected = calm[ranks]
         least = 2 if is_sync else workers
         executors = options.engine == "spark"
-        killer = Killer(left, number, chance, executors=executors, least=least)
+        most = min(left, -(-options.kills // 3))  # so that there are runs of several sizes
+        killer = Killer(most, number, chance, executors=executors, least=least)
         began = time.monotonic()
         found = run(options, options.engine, workers, killer)
-        kills, left = left - killer.left, killer.left
+        kills = most - killer.left
+        left -= kills
         runs, same = runs + 1, same + (found.weights_sha256 == expected)
         stalls += [view["stall_s"] for view in found.views[1:]]
         lost += [view["lost_steps"] for view in found.views[1:]]

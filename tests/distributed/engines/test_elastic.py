@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sixfold.core.errors import PeerLostError, RankLostError, RankRaisedError
+from sixfold.core.errors import PeerLostError, RankLostError, RankRaisedError, UnfitRankError
 from sixfold.distributed.collectives import all_gather_int
 from sixfold.distributed.engines.engine import Engine
 from sixfold.distributed.engines.inline import InlineEngine
@@ -49,8 +49,8 @@ class Counter:
                 else:
                     comm.barrier()
                     return {"count": count, "rank": comm.rank, "firsts": firsts}
-            except PeerLostError:
-                if not comm.elastic:
+            except PeerLostError as error:
+                if not comm.elastic or isinstance(error, UnfitRankError):
                     raise
             comm.renew()
 
@@ -120,14 +120,32 @@ def test_fewer_than_the_least_wait_for_a_replacement(local: LocalEngine) -> None
 def test_with_too_few_left_and_no_restart_the_run_ends_with_the_cause(local: LocalEngine) -> None:
     with pytest.raises(RankLostError, match=r"rank 1 .*SIGKILL"):
         local.run_ranks(Counter(dies_at((1, 5))), 2, least=2)
+
+    def at(_: Communicator, step: int) -> None:
+        if step == 5:  # in whatever view: one may be left for a moment
+            os.kill(os.getpid(), signal.SIGKILL)
+
     with pytest.raises(RankLostError, match="SIGKILL"):
-        local.run_ranks(Counter(dies_at((0, 5), (1, 5))), 2, least=1)
+        local.run_ranks(Counter(at), 2, least=1)
 
 
 def test_all_may_die_and_be_replaced(local: LocalEngine) -> None:
     group = local.run_ranks(Counter(dies_at((0, 5), (1, 5))), 2, least=1, max_restarts=2)
     assert group.results[0]["count"] == STEPS
     assert group.restarts == 2
+
+
+def test_a_rank_that_is_unfit_has_no_successor_where_there_is_one_host(local: LocalEngine) -> None:
+    def at(comm: Communicator, step: int) -> None:
+        if step == 5 and comm.rank == 1:
+            raise UnfitRankError(0, "it computes other bits")
+
+    for engine in (local, InlineEngine()):
+        group = engine.run_ranks(Counter(at), 2, least=1, max_restarts=5)
+        assert [size for _, size, _ in group.results[0]["firsts"]] == [2, 1]
+        assert group.restarts == 0
+        with pytest.raises(RankLostError, match="it computes other bits"):
+            engine.run_ranks(Counter(at), 2, least=2, max_restarts=5)
 
 
 def test_an_exception_is_no_loss(local: LocalEngine) -> None:

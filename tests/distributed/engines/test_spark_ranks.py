@@ -6,16 +6,17 @@ Everything is real but Spark: jobs, their threads, sockets, the coordinator.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.distributed.engines.test_elastic import STEPS, Counter
 
-from sixfold.core.errors import PeerLostError, RunError, UserError
+from sixfold.core.errors import PeerLostError, RunError, UnfitRankError, UserError
 from sixfold.distributed.engines.engine import GroupCall
 from sixfold.distributed.engines.group_run import GroupRun
 from sixfold.distributed.process_group import Communicator
@@ -39,6 +40,7 @@ class Cluster:
     def __init__(self, slots: int, *, copies: int = 1) -> None:
         self.free = threading.Semaphore(slots)
         self.count, self.copies = slots, copies  # how often a task is run at a time
+        self.hosts: Iterator[str] = itertools.repeat("there")  # on which tasks begin
         self.master = self  # all that is asked of it is its URL
         self.url = "threads"
         self.allocates = False
@@ -119,7 +121,7 @@ def run(
     def task_at(place: Place) -> Any:
         def task() -> None:
             with contextlib.suppress(PeerLostError):
-                run_rank(function, place, host="there")
+                run_rank(function, place, host=next(cluster.hosts))
 
         return task
 
@@ -174,6 +176,22 @@ def test_a_lost_rank_is_replaced_by_another_job() -> None:
     group, rendezvous = run(Cluster(3), Counter(at), 3, max_restarts=2)
     assert group.restarts == 1
     assert counts(rendezvous) == [STEPS] * 3
+
+
+def test_what_comes_from_an_excluded_host_holds_its_slot_until_another_host_has_room() -> None:
+    cluster, notes = Cluster(4), list[str]()
+    cluster.hosts = iter(["good", "bad", "bad", "bad", "good"])
+
+    def at(comm: Communicator, step: int) -> None:
+        if comm.view == 1 and comm.host == "bad" and step == 3:
+            raise UnfitRankError(0, "it has computed it wrongly")
+        time.sleep(0.05)
+
+    group, rendezvous = run(cluster, Counter(at), 2, max_restarts=9, notes=notes)
+    assert group.restarts == 3
+    assert counts(rendezvous) == [STEPS] * 2
+    (note,) = notes
+    assert note.endswith("it has computed it wrongly): 1 go on; bad gets no rank any more")
 
 
 @pytest.mark.parametrize("least", [1, None])

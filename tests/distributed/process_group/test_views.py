@@ -43,6 +43,7 @@ class World:
         self.told: list[Notice] = []
         self.views: dict[int, View] = {0: View(0, ())}
         self.lives = [0] * most
+        self.hosts: dict[MemberId, str] = {}
         self.written: list[tuple[int, int]] = []  # view and step of what the run directory took
 
     def everyone(self) -> dict[MemberId, Process]:
@@ -51,14 +52,18 @@ class World:
     def coordinate(self, notices: list[Notice]) -> None:
         view = self.coordinator.view
         assert view.number - max(self.views) <= 1  # numbered in order
+        if view.number not in self.views:  # who was there stays, nobody comes from there any more
+            new = set(view.members) - set(self.views[view.number - 1].members)
+            assert not self.coordinator.excluded_hosts & {self.hosts[member] for member in new}
         self.views.setdefault(view.number, view)
         assert self.views[view.number] == view  # a view never changes
         self.told += notices
 
     # What may happen at any time.
 
-    def spawn(self, slot: int) -> None:
+    def spawn(self, slot: int, host: str = "a") -> None:
         member = MemberId(slot, self.lives[slot])
+        self.hosts[member] = host
         self.lives[slot] += 1
         self.processes[member] = Process()
         self.said.append(("join", member, 0))
@@ -74,11 +79,16 @@ class World:
         self.zombies[member] = self.processes.pop(member)
         self.coordinate(self.coordinator.lose(member))
 
+    def convict(self, member: MemberId) -> None:
+        """It leaves, and its host is excluded."""
+        self.kill(member)
+        self.coordinate(self.coordinator.exclude(self.hosts[member]))
+
     def hear(self, place: int, *, twice: bool) -> None:
         """The coordinator gets a message, not necessarily the oldest."""
         kind, member, view = self.said[place] if twice else self.said.pop(place)
         act: Callable[[], list[Notice]] = {
-            "join": lambda: self.coordinator.join(member),
+            "join": lambda: self.coordinator.join(member, self.hosts[member]),
             "ready": lambda: self.coordinator.become_ready(member, view),
             "lose": lambda: self.coordinator.lose(member),
         }[kind]
@@ -174,7 +184,7 @@ Happening = tuple[int, int, bool]
 """What kind of thing, which of those that it may happen to, and how."""
 
 HAPPENINGS = st.lists(
-    st.tuples(st.integers(0, 11), st.integers(0, 23), st.booleans()), max_size=100
+    st.tuples(st.integers(0, 12), st.integers(0, 23), st.booleans()), max_size=100
 )
 
 
@@ -187,13 +197,15 @@ def happen(world: World, happening: Happening) -> None:
     elif kind <= 5 and world.told:
         world.deliver(which % len(world.told), twice=how)
     elif kind == 11:
-        world.spawn(which % world.coordinator.most)
+        world.spawn(which % world.coordinator.most, "b" if how else "a")
     elif members and kind > 5:
         member = members[which % len(members)]
         if kind <= 8:
             world.act(member)
         elif kind == 9:
             world.renew(member)
+        elif kind == 12:
+            world.convict(member)
         elif how and member in world.processes:
             world.suspect(member)
         else:
@@ -208,7 +220,7 @@ def test_whatever_happens_one_view_is_current_and_no_state_is_lost(
 ) -> None:
     world = World(least=max(most - more, 1), most=most)
     for slot in range(most):
-        world.spawn(slot)
+        world.spawn(slot, "ab"[slot % 2])
     for happening in happenings:
         held_before = {member: p.state for member, p in world.processes.items()}
         happen(world, happening)
@@ -222,7 +234,8 @@ def test_whatever_happens_one_view_is_current_and_no_state_is_lost(
     world.coordinate(world.coordinator.begin())
     world.settle()
     world.check()
-    slots = {member.slot for member in world.processes}
+    phases = world.coordinator.phases
+    slots = {m.slot for m in world.processes if phases.get(m) is not Phase.EXCLUDED}
     is_there = len(slots) >= world.coordinator.least
     assert world.coordinator.is_current == is_there
     if is_there:
@@ -284,6 +297,23 @@ def test_a_process_that_was_given_up_is_not_heard_again() -> None:
     membership.lose(B)
     assert membership.become_ready(B, 1) == []
     assert membership.join(B) == [Notice(B, "refuse")]
+
+
+def test_nobody_comes_from_an_excluded_host_and_who_is_there_stays() -> None:
+    membership = Membership(1, 3)
+    for member, host in ((A, "good"), (B, "bad"), (C, "bad")):
+        membership.join(member, host)
+    copy, late, other = MemberId(1, 1), MemberId(1, 2), MemberId(1, 3)
+    assert membership.join(copy, "bad") == [Notice(copy, "wait")]
+    membership.exclude("bad")
+    membership.lose(B)
+    assert membership.phases[copy] is Phase.EXCLUDED
+    assert membership.join(late, "bad") == [Notice(late, "wait")]
+    assert membership.become_ready(late, 0) == []
+    assert membership.vacant() == [1]
+    assert membership.join(other, "good") == [Notice(other, "prepare")]
+    membership.become_ready(A, 1)
+    assert membership.become_ready(C, 1) == [Notice(A, "start", 2), Notice(C, "start", 2)]
 
 
 def test_fewer_than_the_least_wait_for_others() -> None:

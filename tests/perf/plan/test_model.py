@@ -63,6 +63,20 @@ def test_a_tile_pays_for_halos_by_shard_and_for_sums_by_step(model_for: Maker) -
     assert found.sent_bytes == 4 * 1000 + 2_000_000
 
 
+def test_mirrors_take_a_second_part_a_message_and_an_update(model_for: Maker) -> None:
+    grid = Grid(mesh=Mesh(rows=2))
+    way = Candidate(strategy="model_parallel", workers=2, grid=grid)
+    without, found = model_for().predict(way), model_for(mirrors=True).predict(way)
+    part = 4 * 10**6
+    assert found.memory_bytes - without.memory_bytes == 3 * part  # weights, momentum, sums
+    assert found.sent_bytes - without.sent_bytes == part
+    assert found.compute_s - without.compute_s == pytest.approx(1e-4)
+    assert found.exchange_s - without.exchange_s == pytest.approx(LATENCY_S + 4e-3)
+    tiles = dataclasses.replace(way, workers=4, grid=Grid(batch=2, mesh=Mesh(rows=2)))
+    without, found = model_for().predict(tiles), model_for(mirrors=True).predict(tiles)
+    assert found == without  # the other tile has the same part
+
+
 def test_local_sgd_merges_seldom(model_for: Maker) -> None:
     way = Candidate(strategy="local_sgd", workers=2)
     often = model_for(200, local_steps=1).predict(way)

@@ -39,6 +39,7 @@ class Processes(ABC):
     """What an engine does for a process group."""
 
     join_s = math.inf  # for a process to join after its start, or it is given up
+    host: str | None = None  # where all of them are; None: on several hosts
 
     @abstractmethod
     def start(self, place: Place) -> Process | None:
@@ -140,6 +141,8 @@ class GroupRun:
                 del self._running[slot, life]
             elif rendezvous.elastic is not None and rendezvous.elastic.is_lost(slot, life):
                 process.kill()
+            elif rendezvous.elastic is not None and rendezvous.elastic.is_excluded(slot, life):
+                pass
             elif (slot, life) not in come and time.monotonic() - since > self._processes.join_s:
                 cause = f"did not join within {self._processes.join_s:g} s"
                 rendezvous.died(slot, cause, generation=life)
@@ -148,16 +151,20 @@ class GroupRun:
         """Start processes in the place of lost ones; without one left, see whether enough are."""
         if group.over:
             return
-        taken = {slot for slot, _ in self._running}
+        taken = {slot for slot, life in self._running if not group.is_excluded(slot, life)}
         empty = [
             slot
             for slot in group.membership.vacant()
-            if slot not in taken and group.is_gone(slot, self._lives[slot])
+            if slot not in taken
+            and (
+                group.is_gone(slot, self._lives[slot]) or group.is_excluded(slot, self._lives[slot])
+            )
         ]
-        for slot in empty[: self._max_restarts - self.restarts]:
-            self.restarts += 1
-            self._start(slot)
-            empty.remove(slot)
+        if self._processes.host not in group.membership.excluded_hosts:
+            for slot in empty[: self._max_restarts - self.restarts]:
+                self.restarts += 1
+                self._start(slot)
+                empty.remove(slot)
         if len(self._lives) - len(empty) < group.membership.least and group.last_loss is not None:
             group.settle(group.last_loss)
 

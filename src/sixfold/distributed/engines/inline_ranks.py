@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.core.errors import PeerLostError, SixfoldError
+from sixfold.core.errors import PeerLostError, SixfoldError, UnfitRankError
 from sixfold.distributed.engines.engine import GroupCall
 from sixfold.distributed.process_group import Buffer, Communicator, PlainData, wire
 from sixfold.distributed.process_group.ambient import use_one_thread
@@ -153,6 +153,8 @@ class ElasticRoom(Room):
             )
             self._results[comm.rank] = plain(self.call.function(comm))
         except (_EndedError, PeerLostError) as error:
+            if isinstance(error, UnfitRankError):
+                self.tell(self.membership.exclude(host))
             if not self.membership.finished:
                 fault = Fault(kind="lost", rank=seat.rank, host=host, cause=str(error))
                 self._lose(seat, fault)
@@ -174,7 +176,7 @@ class ElasticRoom(Room):
         self._last_loss = fault
         identity = seat.identity
         self.tell(self.membership.lose(identity))
-        if self.restarts < self.call.max_restarts:
+        if self.restarts < self.call.max_restarts and not self.membership.excluded_hosts:
             self.restarts += 1
             self._vacancies.append(MemberId(identity.slot, identity.life + 1))
 

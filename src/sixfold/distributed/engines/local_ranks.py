@@ -2,6 +2,7 @@
 
 import functools
 import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Collection
@@ -35,6 +36,7 @@ class LocalProcesses(Processes):
     ) -> None:
         self._rendezvous, self._pipes, self._warm_up, self._body = rendezvous, pipes, warm_up, body
         self._server = warm_up()
+        self.host = socket.gethostname()
 
     def start(self, place: Place) -> Process | None:
         """Fork a process."""

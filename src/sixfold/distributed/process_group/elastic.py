@@ -77,8 +77,10 @@ class ElasticGroup:
 
     @property
     def members(self) -> dict[int, Member]:
-        """Those that have come and are not lost, by slot."""
-        return {member.slot: self._people[member] for member in self.membership.phases}
+        """Those that have come, are not lost and may take part, by slot."""
+        phases = self.membership.phases.items()
+        able = [member for member, phase in phases if phase is not Phase.EXCLUDED]
+        return {member.slot: self._people[member] for member in able}
 
     @property
     def due(self) -> float | None:
@@ -94,6 +96,10 @@ class ElasticGroup:
         is_done = self.membership.phases.get(MemberId(slot, life)) is Phase.DONE
         return is_done or self.is_lost(slot, life)
 
+    def is_excluded(self, slot: int, life: int) -> bool:
+        """Whether a process waits in vain, on a host that was excluded."""
+        return self.membership.phases.get(MemberId(slot, life)) is Phase.EXCLUDED
+
     def member(self, connection: wire.Connection) -> Member | None:
         """Whose connection it is."""
         return next((m for m in self._people.values() if m.connection is connection), None)
@@ -104,7 +110,7 @@ class ElasticGroup:
         if identity in self._people and identity not in self._lost:
             return  # a second try at the same process waits, unheard
         self._people[identity] = member
-        self._tell(self.membership.join(identity))
+        self._tell(self.membership.join(identity, member.host))
 
     def begin(self) -> None:
         """Wait no longer for all: the first view may be smaller."""
@@ -177,6 +183,8 @@ class ElasticGroup:
         elif kind == "error":
             _part(member)
             fault = Fault.from_plain(message["fault"])
+            if fault.kind == "unfit":
+                self._tell(self.membership.exclude(member.host))
             if fault.retryable:
                 self._lose(identity, fault)
             else:
@@ -221,7 +229,9 @@ class ElasticGroup:
         if (member := self._people.get(identity)) is not None:
             member.connection.shut()
         if not self.over:
-            self._untold[identity] = fault, self._now + self._patience.graces_s["connection"]
+            is_cause = fault.kind == "unfit"  # nothing better will be known
+            grace_s = 0.0 if is_cause else self._patience.graces_s["connection"]
+            self._untold[identity] = fault, self._now + grace_s
             self._tell(self.membership.lose(identity))
 
     # What follows from time passing.
@@ -254,6 +264,8 @@ class ElasticGroup:
         left = sum(phase in (Phase.ACTING, Phase.READY) for phase in phases.values())
         least = self.membership.least
         what = f"{left} go on" if left >= least else f"{left} left, others are waited for"
+        if fault.kind == "unfit":
+            what += f"; {fault.host} gets no rank any more"
         text = f"rank {fault.rank} on {fault.host} was lost ({fault.cause}): {what}"
         self._on_event(fault.rank, {"kind": "note", "text": text})
 

@@ -18,7 +18,7 @@ from sixfold.core import errors
 
 TAIL_LINES = 20  # enough for the end of a traceback, few enough for a terminal
 
-Kind = Literal["user", "run", "raised", "lost", "peer"]
+Kind = Literal["user", "run", "raised", "lost", "peer", "unfit"]
 
 Symptom = Literal["peer", "connection"]
 """A rank complains about a peer; a rank's connection to the launcher broke, which is closer to
@@ -34,7 +34,8 @@ class Fault(errors.RankFailure):
     """Why a rank failed."""
 
     # "user" (a `UserError`), "run" (another `RunError`), "raised" (any other exception), "lost"
-    # (the rank died or hung), "peer" (it lost another rank: a consequence rather than a cause)
+    # (the rank died or hung), "peer" (it lost another rank: a consequence rather than a cause),
+    # "unfit" (it leaves, and its host is excluded)
     kind: Kind
     problems: tuple[str, ...] = ()  # of a `UserError`
     error: str = ""  # name of the class in `sixfold.core.errors`, for "run"
@@ -43,7 +44,7 @@ class Fault(errors.RankFailure):
     @property
     def retryable(self) -> bool:
         """Whether starting the process group again may help."""
-        return self.kind in ("lost", "peer")
+        return self.kind in ("lost", "peer", "unfit")
 
     def to_plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -94,7 +95,8 @@ def describe(error: BaseException, *, rank: int, host: str) -> Fault:
     if isinstance(error, errors.UserError):
         return Fault(kind="user", rank=rank, host=host, cause=cause, problems=error.problems)
     if isinstance(error, errors.PeerLostError):
-        return Fault(kind="peer", rank=rank, host=host, cause=str(error), peer=error.peer)
+        kind: Kind = "unfit" if isinstance(error, errors.UnfitRankError) else "peer"
+        return Fault(kind=kind, rank=rank, host=host, cause=str(error), peer=error.peer)
     if isinstance(error, errors.RunError) and not isinstance(error, errors.RankLostError):
         return Fault(kind="run", rank=rank, host=host, cause=str(error), error=name)
     lines = "".join(traceback.format_exception(error)).splitlines()

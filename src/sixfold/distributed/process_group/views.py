@@ -11,6 +11,8 @@ of its view, and whoever is not meant by that number passes it over.
   formed when all of the old that live have, so no two views are ever acted in together.
 * Every process has a slot, and a number that tells it from those before it in the slot. A second
   one whose slot is taken (a speculative copy) is a spare until the first is lost.
+* A host may be excluded: who comes from there, or is not yet in a view, never gets into one, and
+  leaves its slot to others.
 
 State after a step is the same bits wherever it is, so nobody votes on it: `holder` says who hands
 the newest on.
@@ -37,6 +39,7 @@ class Phase(enum.Enum):
     READY = "it acts in no view, and waits for the next"
     ACTING = "it acts in the newest view, or has not yet said that it no longer does"
     DONE = "it has handed over its result"
+    EXCLUDED = "its host is excluded: it keeps Spark from starting another process there"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Membership:
         self._begun = False
         self._asked = False  # the current view to end
         self._lost: dict[int, int] = {}  # slot -> the newest life that was lost there
+        self._hosts: dict[MemberId, str] = {}  # of all that live
+        self.excluded_hosts: set[str] = set()
 
     @property
     def ready(self) -> list[MemberId]:
@@ -82,16 +87,21 @@ class Membership:
 
     def vacant(self) -> list[int]:
         """Slots that nobody has, or that somebody has left who would be needed again."""
-        taken = {m.slot for m, p in self.phases.items() if p is not Phase.DONE or self.is_current}
+        free = {Phase.EXCLUDED} if self.is_current else {Phase.EXCLUDED, Phase.DONE}
+        taken = {member.slot for member, phase in self.phases.items() if phase not in free}
         return sorted(set(range(self.most)) - taken)
 
-    def join(self, member: MemberId) -> list[Notice]:
+    def join(self, member: MemberId, host: str = "") -> list[Notice]:
         """A process has come."""
         if member in self.phases:
             return []
         is_late = member.life <= self._lost.get(member.slot, -1)
         if is_late or self.finished or not 0 <= member.slot < self.most:
             return [Notice(member, "refuse")]
+        self._hosts[member] = host
+        if host in self.excluded_hosts:
+            self.phases[member] = Phase.EXCLUDED
+            return [Notice(member, "wait")]
         if member.slot not in self.vacant():
             self.phases[member] = Phase.SPARE
             return [Notice(member, "wait")]
@@ -112,11 +122,23 @@ class Membership:
         """A process is gone, or is to be taken for it: what it says from now on is not heard."""
         self._lost[member.slot] = max(member.life, self._lost.get(member.slot, -1))
         phase = self.phases.pop(member, None)
+        self._hosts.pop(member, None)
         told = self._end() if phase is Phase.ACTING else []
-        spares = sorted(other for other in self.phases if other.slot == member.slot)
-        if phase not in (None, Phase.SPARE) and spares:
-            told += self._admit(spares[0])
+        if phase not in (None, Phase.SPARE, Phase.EXCLUDED):
+            told += self._admit_spare(member.slot)
         return told + self._form()
+
+    def exclude(self, host: str) -> list[Notice]:
+        """Let nobody of a host into a view who was not in the newest."""
+        self.excluded_hosts.add(host)
+        told = []
+        for member in sorted(self.phases):
+            phase = self.phases[member]
+            if self._hosts[member] == host and member not in self.view.members:
+                self.phases[member] = Phase.EXCLUDED
+                if phase is not Phase.SPARE:
+                    told += self._admit_spare(member.slot)
+        return told
 
     def finish(self, member: MemberId, view: int) -> list[Notice]:
         """A process has handed over its result; that of rank 0 ends it for all."""
@@ -129,6 +151,12 @@ class Membership:
         """Wait no longer for all: the first view may be of `least`."""
         self._begun = True
         return self._form()
+
+    def _admit_spare(self, slot: int) -> list[Notice]:
+        """Give a slot to the first that waits for it."""
+        waiting = (m for m, p in self.phases.items() if p is Phase.SPARE and m.slot == slot)
+        spare = min(waiting, default=None)
+        return [] if spare is None else self._admit(spare)
 
     def _admit(self, member: MemberId) -> list[Notice]:
         if self.view.number > 0:

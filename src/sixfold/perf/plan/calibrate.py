@@ -32,6 +32,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.step.rules import state_vectors
 from sixfold.training.step.schedule import budget
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
+from sixfold.training.strategies.registry import keeps_mirrors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,6 +140,7 @@ def model_of(
         merge_every=config.strategy.merge_every,
         servers=config.strategy.servers,
         exact=config.strategy.deterministic,
+        mirrors=keeps_mirrors(config),
     )
     profile = Profile(network=calibration.networks[network_key(config)])
     notes = []

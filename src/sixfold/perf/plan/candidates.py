@@ -181,3 +181,4 @@ class Workload:
     merge_every: int = 100  # steps between two meetings of hogwild
     servers: int = 1  # parameter servers
     exact: bool = True  # whether gradients are added in the fixed tree
+    mirrors: bool = False  # whether each rank of a single tile keeps a copy of another's part

@@ -110,6 +110,10 @@ class Model:
                 sent += scale * sum(out) * repeats * times
         payload = self.profile.payload_bytes(mesh)
         gradient_s, gradient_bytes = self._all_reduce(payload, count, tiles, n)
+        if self._mirrors(candidate):  # the gradient goes to the next rank, and is used there too
+            own += self.profile.update_s(mesh) * crowd
+            exchange_s += float(links.exchange_s(1, payload)) * crowd
+            sent += payload
         return Parts(
             own,
             exchange_s + gradient_s,
@@ -267,9 +271,17 @@ class Model:
         count, shard = self.shards(self.work.batch_size)
         if candidate.strategy == "local_sgd":
             count, shard = self.shards(-(-self.work.batch_size // candidate.workers))
-        held = self.profile.peak_bytes(candidate.mesh, shard)
+        held: float = self.profile.peak_bytes(candidate.mesh, shard)
         levels = max(math.ceil(math.log2(max(count, 1))) - 2, 0)
-        return held + levels * self.profile.network.payload_bytes / candidate.grid.mesh.size
+        held += levels * self.profile.network.payload_bytes / candidate.grid.mesh.size
+        if self._mirrors(candidate):  # weights, the optimizer's vectors, and the step's sum
+            payload = self.profile.payload_bytes(candidate.mesh)
+            held += payload * (2 + self.profile.network.slots)
+        return held
+
+    def _mirrors(self, candidate: Candidate) -> bool:
+        """Whether ranks keep copies of each other's parts."""
+        return self.work.mirrors and bool(candidate.mesh) and candidate.grid.batch == 1
 
 
 def _with_limit(prediction: Prediction, parts: Parts, model: Model) -> Prediction:

@@ -62,9 +62,9 @@ class Profile:
         busy, quiet = (self.rank_s("", shard, 4, level) for level in (levels[-1], levels[0]))
         return busy / quiet
 
-    def update_s(self) -> float:
-        """Seconds of the optimizer's update of the whole network."""
-        found = [point.update_s for point in self.network.points if not point.mesh]
+    def update_s(self, mesh: str = "") -> float:
+        """Seconds of the optimizer's update, of the whole network or of a rank's part."""
+        found = [point.update_s for point in self.network.points if point.mesh == mesh]
         return sorted(found)[len(found) // 2] if found else 0.0
 
     def peak_bytes(self, mesh: str, shard: float) -> int:

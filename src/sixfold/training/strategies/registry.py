@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from sixfold.core.checks import unknown
@@ -87,6 +88,12 @@ def on_loss(config: TrainConfig) -> str:
 def least_ranks(config: TrainConfig, workers: int) -> int | None:
     """With how many ranks the others go on when some are lost; None if all start again."""
     return {CONTINUE: config.engine.min_workers or 1, REPLACE: workers}.get(on_loss(config))
+
+
+def keeps_mirrors(config: TrainConfig) -> bool:
+    """Whether `model_parallel` keeps copies of parts, of which no other tile has one."""
+    divided = dataclasses.replace(config.strategy, strategy="model_parallel")
+    return on_loss(dataclasses.replace(config, strategy=divided)) == REPLACE
 
 
 def build_strategy(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
