@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.training.native.fused import fused
 from torch import Tensor, nn
 
 from sixfold.training.layers.convolution import ConvOp
@@ -27,20 +28,6 @@ def maps(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=generator)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def fused(a: Array, b: Array, c: Array) -> Array:
-    """a b + c of float32, rounded once: exact in double but for the sum, which is rounded to odd.
-
-    Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008.
-    """
-    product, c = a.astype(np.float64) * b, c.astype(np.float64)
-    total = np.asarray(product + c)
-    part = total - product
-    error = (product - (total - part)) + (c - part)
-    is_even = (total.view(np.int64) & 1) == 0
-    other = np.nextafter(total, np.copysign(np.inf, error))
-    return np.where((error != 0) & is_even, other, total).astype(np.float32)
 
 
 def by_definition(x: Tensor, grad: Tensor, kernel: tuple[int, int], stride: Any, pad: Any) -> Array:

@@ -1,11 +1,13 @@
-"""The convolution link: which of three ways a convolution is computed, by a rule on shapes.
+"""The convolution link: which of four ways a convolution is computed, by a rule on shapes.
 
 * **Points**: a 1x1 convolution of maps in the order N H W C is one product of matrices, without
   any copy; its weights' gradient goes straight to its place.
-* **Patches**: where a shard has no more output pixels than the layer has maps, the library spends
-  most of its time on bringing weights into its own order and their gradient back. Then the patches
-  under the kernel, which are fewer than the weights, are copied instead (im2col), and products of
-  matrices do the rest. The 512 maps of VGG-16 at 2x2 pixels take a quarter of the time so.
+* **Winograd**: 3x3 kernels of stride 1 between whole panels of channels, in float32, by kernels of
+  our own with fewer multiplications (`sixfold.training.native.winograd`).
+* **Patches**: else, where a shard has no more output pixels than the layer has maps, the library
+  spends most of its time on bringing weights into its own order and their gradient back. Then the
+  patches under the kernel, which are fewer than the weights, are copied instead (im2col), and
+  products of matrices do the rest.
 * **Library**: everything else. The weights' gradient is made by a kernel of our own where the
   library is slow at it (`sixfold.training.native.conv_weights`).
 
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor
 
 from sixfold.training.layers.weights import Weight, cast, put
-from sixfold.training.native import conv_weights
+from sixfold.training.native import conv_weights, winograd
 
 PRODUCTS_IN_TWO = 30_000_000
 """Of a convolution whose gradients are made by two calls. On a core of an AMD EPYC the second call
@@ -51,11 +53,15 @@ class ConvOp:
         self.layer, self.weight, self.bias = layer, weight, bias
         kernel = layer.kernel_size
         self._plain = layer.groups == 1 and tuple(layer.dilation) == (1, 1)
+        self._has_unit_steps = self._plain and tuple(layer.stride) == (1, 1)
+        # The library's gradient of the input: 25 to 60 ms in bfloat16 where float32 takes 2 to 5.
+        self._is_slow_in_bf16 = (
+            weight.value.dtype == torch.bfloat16
+            and layer.groups == layer.in_channels > 1
+            and max(layer.stride) > 1
+        )
         self._is_pointwise = (
-            self._plain
-            and tuple(kernel) == (1, 1)
-            and tuple(layer.stride) == (1, 1)
-            and tuple(layer.padding) == (0, 0)
+            self._has_unit_steps and tuple(kernel) == (1, 1) and tuple(layer.padding) == (0, 0)
         )
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
@@ -67,11 +73,14 @@ class ConvOp:
         if way == "patches":
             y, patches = self._patches_forward(x)
             return y, _Saved(way, patches, x.shape, wanted)
-        return self._convolved(x), _Saved(way, x, x.shape, wanted)
+        y = self._winograd_forward(x) if way == "winograd" else self._convolved(x)
+        return y, _Saved(way, x, x.shape, wanted)
 
     def _way(self, x: Tensor) -> str:
         if self._is_pointwise and x.is_contiguous(memory_format=torch.channels_last):
             return "points"
+        if self._has_unit_steps and winograd.suits(x, self.weight.value, self.layer.padding):
+            return "winograd"
         if self._plain and 0 < self._output_pixels(x) <= self.layer.out_channels:
             return "patches"
         return "library"
@@ -95,11 +104,14 @@ class ConvOp:
         into its order. By shapes alone, and only for the library's way without padding of rows.
         """
         layer, dtype = self.layer, self.weight.value.dtype
-        if x.dtype != dtype or layer.padding[0] or self._way(x) != "library":
+        way = self._way(x)
+        if x.dtype != dtype or layer.padding[0] or way not in ("library", "winograd"):
             return None
         reach = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
         first = -(-there[0] // layer.stride[0])
         last = (there[1] - reach) // layer.stride[0] + 1
+        if way == "winograd":  # tiles are two rows high, and stay what they are
+            first, last = first + first % 2, last - last % 2
         images, columns = len(x), self._output_size(x.shape)[1]
         products = self.weight.value.numel() * images * (last - first) * columns
         return (first, last) if last > first and products >= PRODUCTS_IN_ROWS else None
@@ -115,15 +127,16 @@ class ConvOp:
             rows: what is computed first.
             end: waits until all of `x` is there.
         """
-        height, width = self._output_size(x.shape)
+        way, (height, width) = self._way(x), self._output_size(x.shape)
         shape = len(x), self.layer.out_channels, height, width
         y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-        self._rows_forward(x, y, rows)
+        some = self._winograd_rows if way == "winograd" else self._rows_forward
+        some(x, y, rows)
         end()
         for others in ((0, rows[0]), (rows[1], height)):
             if others[0] < others[1]:
-                self._rows_forward(x, y, others)
-        return y, _Saved("library", x, x.shape, wanted)
+                some(x, y, others)
+        return y, _Saved(way, x, x.shape, wanted)
 
     def _rows_forward(self, x: Tensor, y: Tensor, rows: tuple[int, int]) -> None:
         layer, (first, last) = self.layer, rows
@@ -132,9 +145,21 @@ class ConvOp:
         needed = x[:, :, start : (last - 1) * layer.stride[0] + reach]
         y[:, :, first:last] = self._convolved(needed)
 
+    def _winograd_forward(self, x: Tensor) -> Tensor:
+        y = winograd.empty_output(x, self.weight.value, self.layer.padding)
+        self._winograd_rows(x, y, None)
+        return y
+
+    def _winograd_rows(self, x: Tensor, y: Tensor, rows: tuple[int, int] | None) -> None:
+        bias = None if self.bias is None else self.bias.value
+        winograd.forward(x, self.weight.value, bias, self.layer.padding, y, rows)
+
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """(n, K, H', W') -> (n, C, H, W)."""
         grad = cast(grad, self.weight.value)
+        if saved.way == "winograd":
+            self._winograd_weights(saved, grad, out)
+            return self._winograd_dx(saved, grad) if saved.wanted else None
         if saved.way == "points":
             g = _rows(grad.contiguous(memory_format=torch.channels_last))  # (P, K)
             self._points_weights(saved, g, out)
@@ -157,6 +182,9 @@ class ConvOp:
         if not saved.wanted:
             return None
         grad = cast(grad, self.weight.value)
+        if saved.way == "winograd":
+            dx = self._winograd_dx(saved, grad)
+            return dx, partial(self._winograd_weights, saved, grad, out)
         if saved.way == "points":
             g = _rows(grad.contiguous(memory_format=torch.channels_last))
             return self._points_dx(saved, g), partial(self._points_weights, saved, g, out)
@@ -180,6 +208,10 @@ class ConvOp:
             dx = self._library_backward(saved, grad, out, [True, False]) if wanted[0] else None
             self._own_weights_backward(saved.kept, grad, out)
             return dx
+        if wanted[0] and self._is_slow_in_bf16:
+            if wanted[1]:
+                self._library_backward(saved, grad, out, [False, True])
+            return self._dx_by_float32(saved, grad)
         layer, has_bias = self.layer, self.bias is not None
         dx, dw, db = torch.ops.aten.convolution_backward(
             grad,
@@ -200,6 +232,15 @@ class ConvOp:
                 out[self.bias.place].copy_(db)
         return dx if wanted[0] else None
 
+    def _dx_by_float32(self, saved: _Saved, grad: Tensor) -> Tensor:
+        layer, weight = self.layer, self.weight.value.float()
+        geometry = layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups
+        x = torch.empty(saved.shape, memory_format=torch.channels_last)  # only its shape counts
+        dx, _, _ = torch.ops.aten.convolution_backward(
+            grad.float(), x, weight, None, *geometry, [True, False, False]
+        )
+        return cast(dx, grad)
+
     def _has_own_kernel(self, x: Tensor) -> bool:
         return self._plain and conv_weights.is_used() and conv_weights.suits(x, self.weight.value)
 
@@ -207,6 +248,15 @@ class ConvOp:
         layer, weight = self.layer, out[self.weight.place]
         bias = None if self.bias is None else out[self.bias.place]
         conv_weights.gradient(x, grad, weight, bias, layer.stride, layer.padding)
+
+    def _winograd_weights(self, saved: _Saved, grad: Tensor, out: Sequence[Tensor]) -> None:
+        winograd.weight_gradient(saved.kept, grad, out[self.weight.place], self.layer.padding)
+        if self.bias is not None:
+            g = _rows(grad.contiguous(memory_format=torch.channels_last))
+            _sum_into(g, 0, out[self.bias.place])
+
+    def _winograd_dx(self, saved: _Saved, grad: Tensor) -> Tensor:
+        return winograd.input_gradient(grad, self.weight.value, saved.kept, self.layer.padding)
 
     def _matrix(self) -> Tensor:
         """(K, C R S): the weights."""

@@ -1,10 +1,10 @@
 /* Kernels of Sixfold's own, as a Python module: max-pooling with the ReLU behind it, batch-norm with
- * the activation behind it, and the weights' gradient of a convolution.
+ * the activation behind it, the weights' gradient of a convolution, and 3x3 convolutions.
  *
  * Of the first two a machine with this module and one without compute the same bits: max-pooling
  * only compares and moves values, and the sums of batch-norm have an order that its callers can
  * follow. Arguments are addresses and sizes; the callers, `sixfold.training.native.max_pool`,
- * `.norm` and `.conv_weights`, answer for them.
+ * `.norm`, `.conv_weights` and `.winograd`, answer for them.
  *
  * The interpreter's lock is kept but for convolutions: a rank computes in one thread, and the one
  * that makes its next batch would hold the lock for longer than a call takes. */
@@ -23,8 +23,11 @@
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
 #define CLONES __attribute__((noinline, target_clones("arch=skylake-avx512", "avx2", "default")))
+/* Of vectors of 64 bytes: the one above is Intel's only. */
+#define CLONES_512 __attribute__((noinline, target_clones("avx512f", "avx2", "default")))
 #else
 #define CLONES
+#define CLONES_512
 #endif
 
 #define LANES 8
@@ -139,6 +142,15 @@ static inline __attribute__((always_inline)) uint16_t narrow_one_bf16(float from
 
 #ifdef HAS_CONVOLUTION
 #include "conv.inc"
+#include "product.inc"
+#include "winograd.inc"
+
+static int has_fused(void)
+{
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+    PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 or no FMA");
+    return 0;
+}
 
 #define CONV_SIZES 13
 
@@ -157,13 +169,56 @@ static PyObject *conv_weights(PyObject *module, PyObject *const *args, Py_ssize_
     }
     for (int k = 0; k < 4; k++) at[k] = PyLong_AsVoidPtr(args[k]);
     for (int k = 0; k < CONV_SIZES; k++) sizes[k] = PyLong_AsLong(args[4 + k]);
-    if (PyErr_Occurred()) return NULL;
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
-        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 or no FMA");
-        return NULL;
-    }
+    if (PyErr_Occurred() || !has_fused()) return NULL;
     Py_BEGIN_ALLOW_THREADS
     done = conv_weights_float(&g, at[0], at[1], at[2], at[3]);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+#define WINOGRAD_SIZES 11
+
+/* Reads addresses and the sizes of `Winograd` in its order; returns 0 with an exception set. */
+static int read_winograd(PyObject *const *args, Py_ssize_t count, int addresses, void **at,
+                         Winograd *g)
+{
+    long *sizes = (long *)g;
+    if (count != addresses + WINOGRAD_SIZES) {
+        PyErr_Format(PyExc_TypeError, "expected %d arguments, got %zd", addresses + WINOGRAD_SIZES,
+                     count);
+        return 0;
+    }
+    for (int k = 0; k < addresses; k++) at[k] = PyLong_AsVoidPtr(args[k]);
+    for (int k = 0; k < WINOGRAD_SIZES; k++) sizes[k] = PyLong_AsLong(args[addresses + k]);
+    return !PyErr_Occurred() && has_fused();
+}
+
+/* winograd(x, w, bias, y, turned, *sizes): addresses, of which bias may be 0, and sizes. */
+static PyObject *winograd(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    void *at[5];
+    Winograd g;
+    int done;
+    (void)module;
+    if (!read_winograd(args, count, 5, at, &g)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    done = winograd_forward(&g, at[0], at[1], at[4] != NULL, at[2], at[3]);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* winograd_dw(x, dy, dw, *sizes). */
+static PyObject *winograd_dw(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    void *at[3];
+    Winograd g;
+    int done;
+    (void)module;
+    if (!read_winograd(args, count, 3, at, &g)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    done = winograd_weights(&g, at[0], at[1], at[2]);
     Py_END_ALLOW_THREADS
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -346,6 +401,10 @@ static PyMethodDef methods[] = {
 #ifdef HAS_CONVOLUTION
     {"conv_weights", (PyCFunction)(void (*)(void))conv_weights, METH_FASTCALL,
      "conv_weights(x, dy, dw, db, *sizes)"},
+    {"winograd", (PyCFunction)(void (*)(void))winograd, METH_FASTCALL,
+     "winograd(x, w, bias, y, turned, *sizes)"},
+    {"winograd_dw", (PyCFunction)(void (*)(void))winograd_dw, METH_FASTCALL,
+     "winograd_dw(x, dy, dw, *sizes)"},
 #endif
     {NULL, NULL, 0, NULL}};
 
@@ -353,7 +412,7 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",
                                         "See sixfold.training.native.", -1, methods, NULL, NULL, NULL, NULL};
 
 /* Grows with what the module can do, so that the caller knows an older build. */
-#define VERSION 3
+#define VERSION 4
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)

@@ -8,7 +8,7 @@ loaded through memory that has no name in any file system, so nothing is left be
 A module compiled for another processor would not fail to load: it would kill the process at the
 first instruction that is missing. So a module says in its own bytes what it needs (see kernels.c
 and needs.inc), and these are read before it is loaded. Without a module torch and NumPy compute the
-same bits, but for convolutions (`sixfold.training.native.conv_weights`).
+same bits, but for convolutions (`sixfold.training.native.winograd`, `.conv_weights`).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from sixfold.core.processor import PROCESSOR, processor
 
-VERSION = 3  # of the C module that this package was written for; an older build counts as none
+VERSION = 4  # of the C module that this package was written for; an older build counts as none
 NAME = "sixfold.training.native.kernels"
 CHECKSUM = ".sha256"
 """Ending of the file beside a module that travels, with the checksum of its bytes."""

@@ -3,7 +3,8 @@
 Libraries choose kernels by instruction set, and kernels of two sets add in different orders. What
 is compared is the version of torch, the set that ATen uses, the variables that restrict oneDNN and
 MKL, what the processor knows, by which those two choose, and who makes convolutions' weight
-gradients (`sixfold.training.native.conv_weights`). The processor's name is recorded for people.
+gradients (`sixfold.training.native.conv_weights`) and 3x3 convolutions (`.winograd`). The
+processor's name is recorded for people.
 """
 
 import platform
@@ -13,7 +14,7 @@ import torch
 
 from sixfold.core.environment import arithmetic_variables
 from sixfold.core.processor import in_cpuinfo, processor, processor_name
-from sixfold.training.native import conv_weights
+from sixfold.training.native import conv_weights, winograd
 
 _KNOWN = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16", "i8mm")
 """Beginnings of the processor's flags by which oneDNN and MKL choose kernels."""
@@ -30,6 +31,7 @@ def arithmetic() -> Arithmetic:
         "variables": " ".join(f"{k}={v}" for k, v in arithmetic_variables().items()) or "none",
         "instruction_sets": " ".join([in_cpuinfo("vendor_id") or platform.machine(), *flags]),
         "weight_gradients": "conv.inc" if conv_weights.is_used() else "library",
+        "convolutions": "winograd.inc" if winograd.is_used() else "library",
         "processor": processor_name(),
     }
 
