@@ -32,7 +32,7 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.session import open_engine_for
 from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.plan import calibration as files
-from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of
+from sixfold.perf.plan.calibrate import calibrate, fitting_meshes, model_of
 from sixfold.perf.plan.candidates import Candidate, candidates
 from sixfold.perf.plan.links import curve_of
 from sixfold.perf.plan.run import PRELOAD
@@ -157,10 +157,10 @@ def collect(
             go_ahead(engine)
         known = dataclasses.replace(known, data=datasets.resolve(known.data))
         opened = datasets.open_data(known.data)
-        tiles = fitting_tiles(known, opened, 2)
+        fitting = fitting_meshes(known, opened, 2)
         most = max(2, *more_workers) if more_workers else 2
         made = calibrate(
-            known, opened, engine, most, batches=case.known[1:], tiles=tiles, on_event=print
+            known, opened, engine, most, batches=case.known[1:], fitting=fitting, on_event=print
         )
         others = Baselines(case, known, made, engine)
         starts = [engine.run_ranks(_nothing, 2).engine_s for _ in range(5)]
@@ -169,7 +169,7 @@ def collect(
             training = dataclasses.replace(known.training, batch_size=batch)
             config = dataclasses.replace(known, training=training)
             model, _ = model_of(config, made, opened)
-            ways = [way for way in candidates(config, 2, tiles) if model.knows(way)]
+            ways = [way for way in candidates(config, 2, fitting) if model.knows(way)]
             ways += [Candidate(strategy="sync", workers=n) for n in more_workers]
             for way in ways:
                 found = model.predict(way)
@@ -194,7 +194,7 @@ def collect(
                 )
         for turn in range(repeats):
             for row in rows:
-                way = _way(row, tiles)
+                way = _way(row, fitting)
                 steps = int(np.clip(RUN_S / row["predicted"]["batch_s"], 12, 600))
                 took = measure(case, row["batch"], way, steps, engine)
                 row["measured"].append(took)
@@ -240,7 +240,7 @@ class Baselines:
         self.fitted = ernest(self.runs)
         bare = files.Calibration(machine=made.machine, networks={})
         estimated = calibrate(
-            known, opened, engine, 2, known=bare, batches=case.held_out, tiles=[], rehearsed=False
+            known, opened, engine, 2, known=bare, batches=case.held_out, fitting=[], rehearsed=False
         )
         self.kernels = estimated
 
@@ -275,9 +275,9 @@ class Baselines:
         }
 
 
-def _way(row: dict[str, Any], tiles: Any) -> Candidate:
+def _way(row: dict[str, Any], fitting: Any) -> Candidate:
     config = sixfold.configure(batch_size=row["batch"])
-    for way in candidates(config, row["workers"], tiles):
+    for way in candidates(config, row["workers"], fitting):
         if (way.name, way.workers) == (row["way"], row["workers"]):
             return way
     return Candidate(strategy=row["strategy"], workers=row["workers"])

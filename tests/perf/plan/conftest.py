@@ -39,7 +39,7 @@ def calibration() -> Calibration:
     rows = [[size, LATENCY_S + size / BYTES_PER_S, size / BYTES_PER_S] for size in (0.0, 1e6)]
     halo = ((1000,), (1000,))
     total = ((2_000_000,), (2_000_000,))
-    tile: Any = {"mesh": "rows=2", "payload_bytes": 4 * 10**6}
+    divided: Any = {"mesh": "rows=2", "payload_bytes": 4 * 10**6}
     return Calibration(
         machine=Machine(
             name="by hand",
@@ -60,8 +60,8 @@ def calibration() -> Calibration:
                 points=(
                     point(1),
                     point(4),
-                    point(1, step_s=2e-3, exchanges=(halo, total), **tile),
-                    point(2, step_s=3e-3, exchanges=(halo, halo, total), **tile),
+                    point(1, step_s=2e-3, exchanges=(halo, total), **divided),
+                    point(2, step_s=3e-3, exchanges=(halo, halo, total), **divided),
                     point(4, merge=True, step_s=1e-3, exchanges=(((), ()), total, total)),
                 ),
                 server={"round_s": 1e-3, "served_s": 4e-4, "moved_bytes": 8 * 10**6},

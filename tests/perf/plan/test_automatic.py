@@ -14,7 +14,7 @@ import sixfold
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
-from sixfold.perf.plan.calibrate import fitting_tiles
+from sixfold.perf.plan.calibrate import fitting_meshes
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, Point, network_key, save
 from sixfold.perf.plan.candidates import cases
 from sixfold.training.losses.registry import with_target
@@ -35,17 +35,17 @@ def machine(tmp_path: Path) -> Any:
     """Writes a calibration in which exchanges take so long, and halves of layers so."""
 
     def make(
-        *, exchange_s: float, tile_s: float = 1.0, available_bytes: int = 10**12, **more: Any
+        *, exchange_s: float, mesh_s: float = 1.0, available_bytes: int = 10**12, **more: Any
     ) -> str:
         config = sixfold.configure(**(SETTINGS | more))
         data = datasets.resolve(with_target(config.data, config.loss))
         config = dataclasses.replace(config, data=data)
         opened = datasets.open_data(config.data)
-        tiles = fitting_tiles(config, opened, 2)
+        fitting = fitting_meshes(config, opened, 2)
         wanted = [
             case
             for level in (1, 2)
-            for case in cases(config, 2, tiles, batch_norm=False, concurrency=level)
+            for case in cases(config, 2, fitting, batch_norm=False, concurrency=level)
         ]
         points = [
             Point(
@@ -54,7 +54,7 @@ def machine(tmp_path: Path) -> Any:
                 samples=case.samples,
                 shards=case.shards,
                 concurrency=case.concurrency,
-                step_s=(tile_s if case.mesh else 1.0) * 1e-3 * case.shards,
+                step_s=(mesh_s if case.mesh else 1.0) * 1e-3 * case.shards,
                 behind_s=0.0,
                 clock_s=1e-3,
                 data_s=0.0,
@@ -122,7 +122,7 @@ def test_quick_links_take_all_and_the_bits_are_serial(tmp_path: Path, machine: A
 
 @pytest.mark.full
 def test_rounding_must_be_allowed(tmp_path: Path, machine: Any) -> None:
-    path = machine(exchange_s=1e-7, tile_s=0.01)
+    path = machine(exchange_s=1e-7, mesh_s=0.01)
     exact = sixfold.train(settings(tmp_path, path))
     assert exact["strategy"] == "sync"
     loose = sixfold.train(
@@ -155,7 +155,7 @@ def test_each_layer_gets_its_way_and_the_run_keeps_it(
         "steps": 2,
         "strategy": "model_parallel",
     }
-    path = machine(exchange_s=1e-7, tile_s=0.01, **shared)
+    path = machine(exchange_s=1e-7, mesh_s=0.01, **shared)
     found = sixfold.train(settings(tmp_path, path, grid="auto", **shared))
     assert ";" in found["grid"]
     assert found["grid"] == found["plan"]["chosen"]["grid"]

@@ -54,11 +54,11 @@ def test_a_rehearsal_plays_the_real_step() -> None:
     whole = rehearse(config, data, 0, ProfilingCase(samples=8, shards=2, seconds=0.01))
     assert len(whole.steps_s) >= 3
     assert whole.exchanges == []
-    tile = rehearse(
+    divided = rehearse(
         config, data, 1, ProfilingCase(mesh="cout=2", samples=8, shards=2, seconds=0.01)
     )
-    assert tile.exchanges
-    assert tile.payload_bytes <= whole.payload_bytes
+    assert divided.exchanges
+    assert divided.payload_bytes <= whole.payload_bytes
     merge = rehearse(config, data, 0, ProfilingCase(samples=8, shards=2, merge=True, seconds=0.01))
     assert merge.merges_s
     assert merge.merge_exchanges

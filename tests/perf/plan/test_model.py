@@ -55,7 +55,7 @@ def test_more_ranks_than_cores_take_turns(model_for: Maker) -> None:
     assert found.compute_s == pytest.approx(2 * (STEP_S + SHARD_S))
 
 
-def test_a_tile_pays_for_halos_by_shard_and_for_sums_by_step(model_for: Maker) -> None:
+def test_a_group_pays_for_halos_by_shard_and_for_sums_by_step(model_for: Maker) -> None:
     grid = Grid(mesh=Mesh(rows=2))
     found = model_for().predict(Candidate(strategy="model_parallel", workers=2, grid=grid))
     assert found.compute_s == pytest.approx(5e-3)
@@ -140,15 +140,15 @@ def test_traffic_is_what_the_collectives_send(ranks: int, shards: int, length: i
 
 def test_every_way_is_tried_and_has_its_rehearsals() -> None:
     config = training_of(PlanConfig())
-    tiles = [Mesh(rows=2), Mesh(cout=2), Mesh(rows=2, cout=2)]
-    ways = candidates(config, 4, tiles)
+    fitting = [Mesh(rows=2), Mesh(cout=2), Mesh(rows=2, cout=2)]
+    ways = candidates(config, 4, fitting)
     names = [(way.name, way.workers) for way in ways]
     assert ("model_parallel batch=2,rows=2", 4) in names
     assert ("model_parallel rows=2,cout=2", 4) in names
     assert {way.strategy for way in ways} == {
         "sync", "model_parallel", "local_sgd", "hogwild", "param_server"
     }  # fmt: skip
-    wanted = cases(config, 4, tiles, batch_norm=False, concurrency=2)
+    wanted = cases(config, 4, fitting, batch_norm=False, concurrency=2)
     assert {case.mesh for case in wanted} == {"", "rows=2", "cout=2", "rows=2,cout=2"}
     assert any(case.merge for case in wanted)
 

@@ -15,7 +15,7 @@ from sixfold.core.run_directory import RunDirectory
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.logical_shards import shard_count
-from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of, refusals
+from sixfold.perf.plan.calibrate import calibrate, fitting_meshes, model_of, refusals
 from sixfold.perf.plan.calibration import load_if_there, save
 from sixfold.perf.plan.candidates import Candidate, Prediction, Workload, candidates
 from sixfold.perf.plan.ranking import best, equality, explain, prediction_plain, ranked
@@ -97,17 +97,24 @@ def choose(
     allowed: tuple[str, ...] = (BIT_FOR_BIT,)
     if grids or not config.strategy.deterministic:
         allowed = (BIT_FOR_BIT, ROUNDING)
-    tiles = fitting_tiles(config, opened, workers) if ROUNDING in allowed else []
+    fitting = fitting_meshes(config, opened, workers) if ROUNDING in allowed else []
     known = load_if_there(config.strategy.machine)
     made = calibrate(
-        config, opened, engine, workers, known=known, tiles=tiles, inexact=False, on_event=on_event
+        config,
+        opened,
+        engine,
+        workers,
+        known=known,
+        fitting=fitting,
+        inexact=False,
+        on_event=on_event,
     )
     if made is not known and config.strategy.machine is not None:
         save(made, Path(config.strategy.machine))
     model, notes = model_of(config, made, opened)
     for note in notes:
         on_event({"kind": "note", "text": note})
-    ways = _grids(config, workers, tiles) if grids else candidates(config, workers, tiles)
+    ways = _grids(config, workers, fitting) if grids else candidates(config, workers, fitting)
     found = [model.predict(way) for way in ways if model.knows(way)]
     if grids:
         found += _by_layer(config, opened, found, model.work)
@@ -133,10 +140,10 @@ def choose(
     return Choice(workers=chosen.candidate.workers, plan=plan)
 
 
-def _grids(config: TrainConfig, workers: int, tiles: Any) -> list[Candidate]:
+def _grids(config: TrainConfig, workers: int, fitting: Any) -> list[Candidate]:
     """All grids of so many workers, the one of the batch alone among them."""
     batch = Candidate(strategy="model_parallel", workers=workers, grid=Grid(batch=workers))
-    return [batch, *(way for way in candidates(config, workers, tiles) if way.mesh)]
+    return [batch, *(way for way in candidates(config, workers, fitting) if way.mesh)]
 
 
 def _by_layer(
@@ -154,8 +161,8 @@ def _by_layer(
     shards = shard_count(work.batch_size, batch_norm=work.batch_norm, wanted=work.shards)
     best: list[Prediction] = []
     for batch in sorted({one.candidate.grid.batch for one in found if one.candidate.mesh}):
-        tiles = [p for p in found if p.candidate.mesh and p.candidate.grid.batch == batch]
-        grid = min(tiles, key=lambda one: one.batch_s)
+        divided = [p for p in found if p.candidate.mesh and p.candidate.grid.batch == batch]
+        grid = min(divided, key=lambda one: one.batch_s)
         own = -(-shards // batch)
         ranks = grid.candidate.grid.mesh.size
         search = WaySearch(network, opened.shape, ranks, work.batch_size / shards, own)

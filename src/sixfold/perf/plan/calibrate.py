@@ -16,7 +16,7 @@ from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.engine import GroupResult
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key, place_of
-from sixfold.perf.plan.candidates import LARGEST_TILE, Workload, cases, meshes
+from sixfold.perf.plan.candidates import LARGEST_MESH, Workload, cases, meshes
 from sixfold.perf.plan.memory import available_bytes, state_bytes
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.process_group import (
@@ -57,7 +57,7 @@ def calibrate(
     *,
     known: Calibration | None = None,
     batches: Sequence[int] = (),
-    tiles: Sequence[Mesh] | None = None,
+    fitting: Sequence[Mesh] | None = None,
     inexact: bool = True,
     rehearsed: bool = True,
     on_event: OnEvent = lambda _: None,
@@ -71,7 +71,7 @@ def calibrate(
         workers: how many ranks it would have.
         known: an earlier calibration of the same machine.
         batches: more batch sizes whose shards are to be rehearsed.
-        tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
+        fitting: meshes to be rehearsed; all that divide the network and the workers if absent.
         inexact: whether strategies are wanted that do not equal serial training.
         rehearsed: whether the network may be run; otherwise it is estimated from kernel times.
         on_event: called with progress.
@@ -80,12 +80,12 @@ def calibrate(
     # On inline ranks take turns, however many cores there are.
     slots = 1 if engine.name == "inline" else engine.slots()
     ranks = max(min(workers, slots), 2)
-    if tiles is None:
-        tiles = fitting_tiles(config, opened, workers)
+    if fitting is None:
+        fitting = fitting_meshes(config, opened, workers)
     wanted = cases(
         config,
         workers,
-        tiles,
+        fitting,
         batch_norm=has_norms(config, opened),
         concurrency=min(ranks, slots),
         batches=batches,
@@ -206,16 +206,16 @@ def _on_meta(config: TrainConfig, opened: DataSet) -> nn.Module:
 def refusals(
     config: TrainConfig, opened: DataSet, ranks: int, available: int | None = None
 ) -> dict[int, str]:
-    """Tiles whose ranks cannot hold their weights, which are not even rehearsed.
+    """Groups whose ranks cannot hold their weights, which are not even rehearsed.
 
-    Number of ranks in a tile (1: the whole network) -> why, where so many `ranks` of a host
+    Number of ranks in a group (1: the whole network) -> why, where so many `ranks` of a host
     rehearse at the same time.
     """
     numbers = sum(parameter.numel() for parameter in _on_meta(config, opened).parameters())
     itemsize = 8 if config.training.precision == "float64" else 4
     least = state_bytes(numbers, state_vectors(config.optimizer), 1, itemsize)
     has = available_bytes() if available is None else available
-    names = {size: f"a tile of {size} ranks" for size in range(2, LARGEST_TILE + 1)}
+    names = {size: f"a group of {size} ranks" for size in range(2, LARGEST_MESH + 1)}
     return {
         size: (
             f"{what} does not fit into memory: weights, gradients and the optimizer's state alone "
@@ -266,12 +266,12 @@ def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
     return dataclasses.replace(machine, crowded=found.results[0]["links"])
 
 
-def fitting_tiles(config: TrainConfig, opened: DataSet, workers: int) -> list[Mesh]:
+def fitting_meshes(config: TrainConfig, opened: DataSet, workers: int) -> list[Mesh]:
     """The meshes by which both workers and network can be divided."""
     from sixfold.training.strategies.model_parallel.strategy import division_problems
 
     found, shape, classes = [], opened.shape, opened.outputs
-    sizes = [size for size in range(2, min(workers, LARGEST_TILE) + 1) if workers % size == 0]
+    sizes = [size for size in range(2, min(workers, LARGEST_MESH) + 1) if workers % size == 0]
     for mesh in chain.from_iterable(map(meshes, sizes)):
         if mesh.rows > shape[1] or mesh.cols > shape[2]:
             continue

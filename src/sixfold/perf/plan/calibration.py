@@ -30,9 +30,9 @@ FORMAT = 1
 class Point:
     """A rehearsal's outcome: the median over steps of the slowest part."""
 
-    mesh: str  # the tile's axes, as `--grid` takes them; empty for the whole network
+    mesh: str  # the group's axes, as `--grid` takes them; empty for the whole network
     merge: bool = False  # whether `step_s` is what a merge of local SGD adds to a step
-    samples: int  # images of the step, in the tile
+    samples: int  # images of the step, in the group
     shards: int  # logical shards of them
     concurrency: int  # ranks of a host that computed at the same time
     step_s: float  # processor seconds of the step's thread, exchanges left out

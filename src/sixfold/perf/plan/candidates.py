@@ -9,8 +9,8 @@ from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 
-LARGEST_TILE = 8
-"""Tiles of more ranks are not tried: a layer's maps are too small to be worth it."""
+LARGEST_MESH = 8
+"""Groups of more ranks are not tried: a layer's maps are too small to be worth it."""
 MANY = 4
 """Shards of a step that is rehearsed: enough to tell what comes once a shard and once a step."""
 WHOLE = Grid()
@@ -39,7 +39,7 @@ class Candidate:
 
     @property
     def mesh(self) -> str:
-        """The tile's axes, as a scene names them; empty for a whole network."""
+        """The group's axes, as a scene names them; empty for a whole network."""
         if self.strategy != "model_parallel" or self.grid.mesh.size == 1:
             return ""
         return str(Grid(mesh=self.grid.mesh))
@@ -55,7 +55,7 @@ def count_workers(count: int) -> str:
 
 
 def meshes(size: int) -> Iterator[Mesh]:
-    """All tiles of so many ranks.
+    """All groups of so many ranks.
 
     >>> [str(Grid(mesh=mesh)) for mesh in meshes(2)]
     ['cin=2', 'cout=2', 'cols=2', 'rows=2']
@@ -80,16 +80,16 @@ def worker_counts(workers: int) -> list[int]:
     return [*found, workers]
 
 
-def candidates(config: TrainConfig, workers: int, tiles: Iterable[Mesh]) -> list[Candidate]:
+def candidates(config: TrainConfig, workers: int, fitting: Iterable[Mesh]) -> list[Candidate]:
     """Every strategy and grid for so many workers, and `sync` with fewer.
 
-    Strategies that do not fit the settings are left out; `tiles` are the meshes by which the
+    Strategies that do not fit the settings are left out; `fitting` are the meshes by which the
     network can be divided.
     """
     found = [Candidate(strategy="sync", workers=n) for n in worker_counts(workers)]
     if workers == 1:
         return found
-    for mesh in tiles:
+    for mesh in fitting:
         if workers % mesh.size == 0 and 1 < mesh.size <= workers:
             grid = Grid(batch=workers // mesh.size, mesh=mesh)
             found.append(Candidate(strategy="model_parallel", workers=workers, grid=grid))
@@ -102,7 +102,7 @@ def candidates(config: TrainConfig, workers: int, tiles: Iterable[Mesh]) -> list
 def cases(
     config: TrainConfig,
     workers: int,
-    tiles: Iterable[Mesh],
+    fitting: Iterable[Mesh],
     *,
     batch_norm: bool,
     concurrency: int,
@@ -114,7 +114,7 @@ def cases(
     Args:
         config: the settings.
         workers: how many.
-        tiles: the meshes by which the network can be divided.
+        fitting: the meshes by which the network can be divided.
         batch_norm: whether shards must be larger.
         concurrency: ranks of a host that compute at the same time.
         batches: more batch sizes that are wanted.
@@ -136,7 +136,7 @@ def cases(
     for batch in sizes:
         add(batch, MANY, sorted({1, concurrency}, reverse=True))
     if workers > 1:
-        for batch, mesh in product(sizes, tiles):
+        for batch, mesh in product(sizes, fitting):
             add(batch, 2, [concurrency], str(Grid(mesh=mesh)))
         if inexact and sizes[0] >= workers:
             own = -(-sizes[0] // workers)
@@ -181,4 +181,4 @@ class Workload:
     merge_every: int = 100  # steps between two meetings of hogwild
     servers: int = 1  # parameter servers
     exact: bool = True  # whether gradients are added in the fixed tree
-    mirrors: bool = False  # whether each rank of a single tile keeps a copy of another's part
+    mirrors: bool = False  # whether each rank of a single group keeps a copy of another's part

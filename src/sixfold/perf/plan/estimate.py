@@ -1,7 +1,7 @@
 """A network that was never run here, put in the form of rehearsals: from kernel times by shape.
 
 Less sure than a rehearsal by far (docs/plan.md has the errors), and enough for a network that one
-does not want to run, or for a machine that is known by its calibration alone. Tiles of
+does not want to run, or for a machine that is known by its calibration alone. Groups of
 `model_parallel` and parameter servers are not estimated.
 """
 
@@ -34,7 +34,7 @@ def estimate(
 ) -> Network:
     """What rehearsals would find, by arithmetic, for a network on the meta device.
 
-    A point for every case but those of tiles; `shape` is (C, H, W) of an image.
+    A point for every case but those of groups; `shape` is (C, H, W) of an image.
     """
     kernels = fit(samples_from_plain(machine.kernels))
     itemsize = 8 if config.training.precision == "float64" else 4

@@ -78,14 +78,14 @@ _State = tuple[tuple[str, Value], ...]
 
 
 class WaySearch:
-    """Ways of one network on a tile of ranks.
+    """Ways of one network on a group of ranks.
 
     Args:
         network: on the meta device.
         shape: (C, H, W) of an image.
-        ranks: of the tile.
+        ranks: of the group.
         samples: of a logical shard.
-        shards: logical shards of a step that the tile computes.
+        shards: logical shards of a step that the group computes.
 
     Raises:
         UnsupportedError: if the network cannot be divided.
@@ -103,10 +103,10 @@ class WaySearch:
         self._prices: dict[tuple[int, Way, tuple[Value, ...]], tuple[Value, float]] = {}
 
     def _dividing(self, rank: int) -> Dividing:
-        tile = Communicator(
+        group = Communicator(
             rank=rank, size=self._ranks, host="", attempt=0, transport=SingleProcess()
         )
-        return Dividing(self._traced, self._shape, tile, Mesh(rows=self._ranks))
+        return Dividing(self._traced, self._shape, group, Mesh(rows=self._ranks))
 
     def _read(self) -> Iterator[_Step]:
         names: dict[str, str] = {}
@@ -204,7 +204,7 @@ class WaySearch:
         for probe in self._probes:
             made = probe.operations(call, step.rule, inputs, way)
             layout = made.layout
-            seconds = max(seconds, self._cost(made, inputs, probe.tile.rank))
+            seconds = max(seconds, self._cost(made, inputs, probe.group.rank))
         return Value(layout, flat=len(call.shape) == 2), seconds
 
     def _cost(self, made: Divided, inputs: Sequence[Value], rank: int) -> float:

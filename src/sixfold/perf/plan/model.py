@@ -1,13 +1,13 @@
 """The step model: from a calibration to the time of a step, for every strategy and grid.
 
-With L logical shards of s samples, n ranks, T ranks a tile and b = n / T tiles:
+With L logical shards of s samples, n ranks, T ranks a group and b = n / T groups:
 
-    own      = rank(tile, s, ceil(L / b), ranks of a host)       rehearsed, interpolated
+    own      = rank(group, s, ceil(L / b), ranks of a host)       rehearsed, interpolated
     crowding = max(1, ranks of a host / cores of a host)
     slowest  = quantile 0.5^(1/n) of a step's spread
     batch    = own x crowding x slowest + exchanges
 
-sync and model_parallel add the all-reduce of gradients, tiles their halos and channels as
+sync and model_parallel add the all-reduce of gradients, groups their halos and channels as
 rehearsed. local_sgd has shards of its own B / n images and 1/H of a merge. hogwild makes n batches
 at a time, and a param_server's workers as many as processors, server and wire allow.
 """
@@ -58,7 +58,7 @@ class Model:
     links: Callable[[int], Links] | None = None
 
     def predict(self, candidate: Candidate) -> Prediction:
-        """What one way would take; a KeyError if its tile was not rehearsed."""
+        """What one way would take; a KeyError if its group was not rehearsed."""
         parts = {
             "sync": self._sync,
             "model_parallel": self._grid,
@@ -86,14 +86,14 @@ class Model:
         return Parts(own, exchange_s, sent, active, idle=n - active)
 
     def _grid(self, candidate: Candidate) -> Parts:
-        mesh, n, tiles = candidate.mesh, candidate.workers, candidate.grid.batch
+        mesh, n, groups = candidate.mesh, candidate.workers, candidate.grid.batch
         if not mesh:
             return self._sync(candidate)
         count, shard = self.shards(self.work.batch_size)
-        active = min(tiles, count)
+        active = min(groups, count)
         own_shards = -(-count // active)
         own = self._own(mesh, shard, own_shards, n)
-        rehearsed, per_shard, per_step = self.profile.tile_exchanges(mesh)
+        rehearsed, per_shard, per_step = self.profile.mesh_exchanges(mesh)
         links, crowd = self._links(n), self._crowding(n)
         exchange_s = sent = 0.0
         for counter, scale, times in (
@@ -109,7 +109,7 @@ class Model:
                 exchange_s += took * repeats * times
                 sent += scale * sum(out) * repeats * times
         payload = self.profile.payload_bytes(mesh)
-        gradient_s, gradient_bytes = self._all_reduce(payload, count, tiles, n)
+        gradient_s, gradient_bytes = self._all_reduce(payload, count, groups, n)
         if self._mirrors(candidate):  # the gradient goes to the next rank, and is used there too
             own += self.profile.update_s(mesh) * crowd
             exchange_s += float(links.exchange_s(1, payload)) * crowd
@@ -119,7 +119,7 @@ class Model:
             exchange_s + gradient_s,
             sent + gradient_bytes,
             n,
-            idle=(tiles - active) * candidate.grid.mesh.size,
+            idle=(groups - active) * candidate.grid.mesh.size,
         )
 
     def _local_sgd(self, candidate: Candidate) -> Parts:

@@ -222,7 +222,7 @@ def network_of(results: Results, cases: Sequence[ProfilingCase]) -> Network:
 
 def _point(case: ProfilingCase, played: Sequence[Rehearsal]) -> Point:
     steps = np.asarray([np.median(one.steps_s, axis=0) for one in played])
-    # Parts of a tile differ, and the slowest counts; whole networks are all the same.
+    # Parts of a group differ, and the slowest counts; whole networks are all the same.
     clock_s, step_s, process_s = steps.max(axis=0) if case.mesh else np.median(steps, axis=0)
     if case.merge:
         merges = np.median([np.median(one.merges_s, axis=0) for one in played], axis=0)

@@ -22,7 +22,7 @@ class Profile:
                 by_shard.setdefault(_size(point), {})[point.shards] = point
 
     def knows(self, mesh: str) -> bool:
-        """Whether a tile was rehearsed."""
+        """Whether a group was rehearsed."""
         return any(known == mesh for known, _ in self._sets)
 
     def rank_s(
@@ -31,9 +31,9 @@ class Profile:
         """Seconds of a rank's part in a step, exchanges left out.
 
         Args:
-            mesh: the tile.
+            mesh: the group.
             shard: samples of a logical shard.
-            shards: how many of them the rank's tile has.
+            shards: how many of them the rank's group has.
             concurrency: ranks of the host that compute at the same time.
             spare: cores that are left over for a rank's other threads, a rank.
         """
@@ -80,7 +80,7 @@ class Profile:
         return -min(peak for distance, peak in found if distance <= nearest + 1e-9)
 
     def payload_bytes(self, mesh: str) -> int:
-        """Size of what the shards of a rank of the tile add up."""
+        """Size of what the shards of a rank of the group add up."""
         found = [p.payload_bytes for p in self.network.points if p.mesh == mesh and not p.merge]
         return max(found)
 
@@ -88,7 +88,7 @@ class Profile:
         """The rehearsal of a merge."""
         return next((point for point in self.network.points if point.merge), None)
 
-    def tile_exchanges(self, mesh: str) -> tuple[float, Counts, Counts]:
+    def mesh_exchanges(self, mesh: str) -> tuple[float, Counts, Counts]:
         """Samples of the shard that was rehearsed, and exchanges once a shard and once a step."""
         by_shards: dict[int, Point] = {}
         for point in self.network.points:

@@ -42,7 +42,7 @@ MOST = 200
 class ProfilingCase:
     """What is rehearsed."""
 
-    # the axes of the tile of which one rank's part is played, as `--grid` takes them; empty for a
+    # the axes of the group of which one rank's part is played, as `--grid` takes them; empty for a
     # whole network
     mesh: str = ""
     samples: int  # images of a step
@@ -53,7 +53,7 @@ class ProfilingCase:
 
     @property
     def grid(self) -> Grid:
-        """The tile's ranks; one for a whole network."""
+        """The group's ranks; one for a whole network."""
         return parse_grid(self.mesh)[0] or Grid()
 
     @property
@@ -95,7 +95,7 @@ def scene_config(config: TrainConfig, case: ProfilingCase) -> TrainConfig:
 def rehearse(
     config: TrainConfig, data: datasets.DataSet, rank: int, case: ProfilingCase
 ) -> Rehearsal:
-    """Play one rank's part (modulo the number of ranks in the tile) until the time is over."""
+    """Play one rank's part (modulo the number of ranks in the group) until the time is over."""
     size = 2 if case.merge else case.grid.size
     comm, loopback = echo_world(rank % size, size)
     config = scene_config(config, case)

@@ -16,7 +16,7 @@ def ranked(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def equality(prediction: Prediction) -> str:
-    """How the result relates to serial training's; a grid of tiles of one rank is `sync`."""
+    """How the result relates to serial training's; a grid of groups of one rank is `sync`."""
     candidate = prediction.candidate
     if candidate.strategy == "model_parallel" and not candidate.mesh:
         return BIT_FOR_BIT

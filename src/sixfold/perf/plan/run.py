@@ -15,7 +15,7 @@ from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.perf.plan import report
-from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of, refusals
+from sixfold.perf.plan.calibrate import calibrate, fitting_meshes, model_of, refusals
 from sixfold.perf.plan.calibration import Calibration, load_if_there, network_key, save
 from sixfold.perf.plan.candidates import Prediction, Workload, candidates
 from sixfold.perf.plan.cluster import Cluster, parse_cluster
@@ -108,7 +108,7 @@ def plan(
         workers = config.engine.workers or engine.slots()
         resolved, opened = fit_data(training, engine, workers, on_event)
         make_folder(Path(config.planning.out))  # before anything is measured
-        tiles = fitting_tiles(resolved, opened, workers)
+        fitting = fitting_meshes(resolved, opened, workers)
         if foreign:
             calibration = _of_another_machine(known, path, network_key(resolved))
         else:
@@ -118,7 +118,7 @@ def plan(
                 engine,
                 workers,
                 known=known,
-                tiles=tiles,
+                fitting=fitting,
                 rehearsed=config.planning.measure_network,
                 on_event=on_event,
             )
@@ -126,7 +126,7 @@ def plan(
         save(calibration, Path(path))
     model, notes = model_of(resolved, calibration, opened)
     began = time.perf_counter()
-    predictions = predict_all(model, resolved, workers, tiles)
+    predictions = predict_all(model, resolved, workers, fitting)
     points = simulate(model, cluster) if cluster is not None else []
     seconds = time.perf_counter() - began
     images = len(opened.train)
@@ -134,7 +134,7 @@ def plan(
     refused = refusals(resolved, opened, ranks)
     if not config.planning.measure_network:
         notes.append("the network was not run: its times are estimated from those of other layers")
-    ways = candidates(resolved, workers, tiles)
+    ways = candidates(resolved, workers, fitting)
     unknown = ", ".join(way.name for way in ways if not model.knows(way))
     left_out = list(refused.values())
     if unknown and not refused:
@@ -164,10 +164,10 @@ def _of_another_machine(known: Calibration | None, path: str | None, key: str) -
 
 
 def predict_all(
-    model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]
+    model: Model, config: TrainConfig, workers: int, fitting: Sequence[Any]
 ) -> list[Prediction]:
     """All ways for which enough was rehearsed, the best first."""
-    ways = candidates(config, workers, tiles)
+    ways = candidates(config, workers, fitting)
     return ranked([model.predict(way) for way in ways if model.knows(way)])
 
 

@@ -91,7 +91,7 @@ def least_ranks(config: TrainConfig, workers: int) -> int | None:
 
 
 def keeps_mirrors(config: TrainConfig) -> bool:
-    """Whether `model_parallel` keeps copies of parts, of which no other tile has one."""
+    """Whether `model_parallel` keeps copies of parts, of which no other group has one."""
     divided = dataclasses.replace(config.strategy, strategy="model_parallel")
     return on_loss(dataclasses.replace(config, strategy=divided)) == REPLACE
 

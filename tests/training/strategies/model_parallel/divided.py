@@ -38,7 +38,7 @@ def batch(shape: Shape, samples: int, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def load_parts(divided: DividedNetwork, state: dict[str, Tensor]) -> None:
-    rank = divided.tile.rank
+    rank = divided.group.rank
     divided.load({name: part.cut(state[name], rank) for name, part in divided.parts.items()})
 
 

@@ -1,7 +1,7 @@
-"""The canary of a divided network: what the first rank of a tile computes among echoes.
+"""The canary of a divided network: what the first rank of a group computes among echoes.
 
-Ranks of a tile hold different parts, so what each computes for itself cannot be compared. All of
-them compute the first one's part instead, with made-up weights.
+Ranks of a model-parallel group hold different parts, so what each computes for itself cannot be
+compared. All of them compute the first one's part instead, with made-up weights.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from sixfold.training.strategies.model_parallel.network import DividedNetwork, d
 def divided_canary(
     found: MetaModel, config: TrainConfig, data: DataSet, grid: LayerGrid, plan: BatchPlan
 ) -> str:
-    """The hash, and the tile of which it is.
+    """The hash, and the group of which it is.
 
     Args:
         found: the network on the meta device, as it is divided.
@@ -38,8 +38,8 @@ def divided_canary(
         grid: of all ranks.
         plan: the batches of the run.
     """
-    tile, _ = echo_world(0, grid.mesh.size)
-    model = divide(found.network, data.shape, tile, grid.mesh, grid.layers)
+    group, _ = echo_world(0, grid.mesh.size)
+    model = divide(found.network, data.shape, group, grid.mesh, grid.layers)
     model.load(_made_up(model, found, config))
     precision = "float64" if config.training.precision == "float64" else "float32"
     plan = dataclasses.replace(plan, make_batch=BatchMaker(data, precision, model.box))

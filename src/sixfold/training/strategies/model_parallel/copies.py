@@ -1,8 +1,8 @@
 """Copies of the parts: how a divided network outlives the loss of a rank.
 
-A part is held twice: where tiles divide the batch, by the same rank of every tile; else its rank's
-successor in the tile keeps a *mirror* of it, parameters, buffers and the state of the update rule.
-A mirror is moved on as the part itself is, from the same sums, so only these are sent:
+A part is held twice: where groups divide the batch, by the same rank of every group; else its
+rank's successor in the group keeps a *mirror* of it, parameters, buffers and the state of the
+update rule. A mirror is moved on as the part itself is, from the same sums, so only these are sent:
 
     1.  every rank has the sums of its part, the gradient clipped, and sends them to its successor
     2.  all ranks meet
@@ -60,18 +60,18 @@ class PartCopies:
     """The part of one rank, and what it keeps of another's.
 
     Args:
-        comm: all ranks; tile after tile.
-        tile: those of this rank's tile.
+        comm: all ranks; group after group.
+        group: those of this rank's group.
         own: this rank's part.
-        mirror: that of the rank before it in the tile; None where other tiles have the same.
+        mirror: that of the rank before it in the group; None where other groups have the same.
     """
 
     def __init__(
-        self, comm: Communicator, tile: Communicator, own: HeldPart, mirror: HeldPart | None
+        self, comm: Communicator, group: Communicator, own: HeldPart, mirror: HeldPart | None
     ) -> None:
         self.own, self.mirror, self.traffic = own, mirror, comm.traffic
-        self._world, self._tile = comm, tile
-        self._before, self._after = (tile.rank - 1) % tile.size, (tile.rank + 1) % tile.size
+        self._world, self._group = comm, group
+        self._before, self._after = (group.rank - 1) % group.size, (group.rank + 1) % group.size
         self._mirrored_view = 0  # in which all mirrors are known to be whole
         self._ready: float | None = None  # the learning rate of an update that can be made
 
@@ -85,7 +85,7 @@ class PartCopies:
         if comm.elastic:
             if self.mirror is not None:
                 sends = {self._after: self.own.total.numpy()}
-                self._tile.exchange(sends, {self._before: self.mirror.total.numpy()})
+                self._group.exchange(sends, {self._before: self.mirror.total.numpy()})
             self._ready = lr
             if comm.size > 2:
                 comm.barrier()
@@ -102,20 +102,20 @@ class PartCopies:
         mirror = self.mirror
         if mirror is None or self._mirrored_view == self._world.view:
             return
-        tile = self._tile
-        present = all_gather_int(tile, int(mirror.version == self.own.version))
+        group = self._group
+        present = all_gather_int(group, int(mirror.version == self.own.version))
         for rank, is_present in enumerate(present):
             if is_present:
                 continue
             if rank == self._after:
-                self.own.send(tile, rank)
-            if rank == tile.rank:
-                mirror.receive(tile, self._before)
+                self.own.send(group, rank)
+            if rank == group.rank:
+                mirror.receive(group, self._before)
         self._mirrored_view = self._world.view
 
     def hand_over(self, source: int) -> bool:
         """See `MovableNetwork.hand_over`."""
-        comm, tile, own, mirror = self._world, self._tile, self.own, self.mirror
+        comm, group, own, mirror = self._world, self._group, self.own, self.mirror
         ready, self._ready = self._ready, None
         held = [own.version, -1 if mirror is None else mirror.version]
         told = all_gather_data(comm, [*held, ready is not None])
@@ -128,15 +128,15 @@ class PartCopies:
         )
         givers: dict[int, int] = {}
         for rank in (rank for rank, version in enumerate(have) if version != newest):
-            first, place = rank - rank % tile.size, rank % tile.size
-            alike = [r for r in range(place, comm.size, tile.size) if have[r] == newest]
-            after = first + (place + 1) % tile.size
+            first, place = rank - rank % group.size, rank % group.size
+            alike = [r for r in range(place, comm.size, group.size) if have[r] == newest]
+            after = first + (place + 1) % group.size
             if not alike and mirrored[after] != newest:
                 return False
             givers[rank] = alike[0] if alike else after
         for rank, giver in givers.items():
             if comm.rank == giver:
-                part = own if (rank - giver) % tile.size == 0 else mirror
+                part = own if (rank - giver) % group.size == 0 else mirror
                 assert part is not None
                 part.send(comm, rank)
             elif comm.rank == rank:

@@ -1,4 +1,4 @@
-"""Exchanges of tensors between the ranks of a tile, with their adjoints.
+"""Exchanges of tensors between the ranks of a model-parallel group, with their adjoints.
 
 Every activation is held as (n, C, H, W), features as (n, F, 1, 1); n samples are never divided
 here. `gather` and `add` are transposes of each other (see
@@ -36,7 +36,7 @@ def gather(
     """Fetch what this rank needs from its owners.
 
     Args:
-        comm: the tile.
+        comm: the group.
         x: (n, *sizes of `move.own`).
         move: this rank's part in the exchange.
         padding: cells added around what is needed.
@@ -85,7 +85,7 @@ def add(comm: Communicator, y: Tensor, move: Move, padding: Padding = NO_PADDING
     """Add up, in the order of the ranks, what all hold of this rank's box.
 
     Args:
-        comm: the tile.
+        comm: the group.
         y: (n, *sizes of `move.need` and padding); the padding is left out.
         move: this rank's part in the exchange.
         padding: as for `gather`.
@@ -132,7 +132,7 @@ def start_add(
 
 
 class RankSum:
-    """Sums of vectors over some of a tile's ranks, in the order of the ranks.
+    """Sums of vectors over some of a group's ranks, in the order of the ranks.
 
     Args:
         group: the ranks that have a summand each, as a world of their own.

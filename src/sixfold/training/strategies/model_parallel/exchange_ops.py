@@ -1,7 +1,7 @@
 """Exchanges as operations: the executor that runs undivided networks runs them between layers.
 
-All ranks of a tile run the same operations in the same order, forward and backward, also a rank
-that holds nothing, so they meet.
+All ranks of a model-parallel group run the same operations in the same order, forward and
+backward, also a rank that holds nothing, so they meet.
 
 A convolution and the exchange that brings its input are one operation where halos can travel while
 something is computed: forward the output rows that follow from what the rank holds itself, and then
@@ -38,7 +38,7 @@ class Gather(nn.Module):
     """What a divided layer does to its input first: a halo exchange or an all-gather, and padding.
 
     Args:
-        comm: the tile.
+        comm: the group.
         owned: layout of the input.
         needs: box of every rank.
         duplicated, needed_by: see `sixfold.training.strategies.model_parallel.move.plan`.
@@ -164,7 +164,7 @@ class ReduceScatter(nn.Module):
     """What a divided layer does to partial sums: add them up into the layout of its output.
 
     Args:
-        comm: the tile.
+        comm: the group.
         held: box of the output for which each rank holds partial sums.
         target: layout of the output.
         duplicated: axes along which ranks hold the same sums, not summands.

@@ -1,8 +1,8 @@
 """The grid of ranks: how many divide the batch, the rows, the columns and the channels.
 
-Ranks that share a batch coordinate form a *tile*: together they hold one copy of the network. A
-tile's axes are its `Mesh`. Ranks are numbered with the batch slowest, then rows, columns, output
-channels and input channels.
+Ranks that share a batch coordinate form a *model-parallel group*: together they hold one copy of
+the network. A group's axes are its `Mesh`. Ranks are numbered with the batch slowest, then rows,
+columns, output channels and input channels.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ Coordinates = dict[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """The axes of a tile, each with its number of ranks.
+    """The axes of a group, each with its number of ranks.
 
     Attributes:
         rows: ranks that divide the rows of maps.
@@ -40,14 +40,14 @@ class Mesh:
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes that divide anything: those of more than one rank."""
-        return tuple(axis for axis in _TILE if getattr(self, axis) > 1)
+        return tuple(axis for axis in _AXES if getattr(self, axis) > 1)
 
     def coordinates(self, rank: int) -> Coordinates:
-        """Where a rank of the tile stands."""
+        """Where a rank of the group stands."""
         found: Coordinates = {}
-        for axis in reversed(_TILE):
+        for axis in reversed(_AXES):
             rank, found[axis] = divmod(rank, getattr(self, axis))
-        return {axis: found[axis] for axis in _TILE}
+        return {axis: found[axis] for axis in _AXES}
 
     def length(self, axes: Iterable[str]) -> int:
         """Number of ranks along several axes together."""
@@ -70,14 +70,14 @@ class Mesh:
             other
             for other in range(self.size)
             if all(
-                self.coordinates(other)[axis] == own[axis] for axis in _TILE if axis not in along
+                self.coordinates(other)[axis] == own[axis] for axis in _AXES if axis not in along
             )
         )
 
 
-_TILE = tuple(field.name for field in fields(Mesh))
+_AXES = tuple(field.name for field in fields(Mesh))
 
-AXES = ("batch", *_TILE)
+AXES = ("batch", *_AXES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ class Grid:
     """All ranks of a run.
 
     Attributes:
-        batch: tiles, which divide the batch by its logical shards.
-        mesh: the axes of each tile.
+        batch: groups, which divide the batch by its logical shards.
+        mesh: the axes of each group.
     """
 
     batch: int = 1
@@ -99,7 +99,7 @@ class Grid:
 
     def __str__(self) -> str:
         """As `--grid` takes it, axes of one rank left out."""
-        sizes = {"batch": self.batch} | {axis: getattr(self.mesh, axis) for axis in _TILE}
+        sizes = {"batch": self.batch} | {axis: getattr(self.mesh, axis) for axis in _AXES}
         return ",".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "batch=1"
 
 

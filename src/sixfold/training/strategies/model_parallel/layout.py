@@ -87,10 +87,10 @@ def even(length: int, mesh: Mesh, axes: Iterable[str]) -> Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor is divided over the ranks of a tile.
+    """How a tensor is divided over the ranks of a group.
 
     Attributes:
-        mesh: the tile.
+        mesh: the group.
         splits: one for every dim. An axis divides at most one dim.
 
     >>> mesh = Mesh(rows=2, cout=2)

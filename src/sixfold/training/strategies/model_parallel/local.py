@@ -18,7 +18,7 @@ class LocalLayer(nn.Module):
     `DividedNetwork.load` gives them values.
 
     Args:
-        rank: of the tile.
+        rank: of the group.
 
     Attributes:
         parts: name of a parameter or buffer -> which part of it this is.

@@ -1,4 +1,4 @@
-"""A network as one rank of a tile computes it.
+"""A network as one rank of a model-parallel group computes it.
 
 `divide` goes through a traced network layer by layer; every layer says what one rank computes of
 it and how its output is divided, given how its input is
@@ -39,7 +39,7 @@ class DividedNetwork(StagedNetwork):
     the rank's parts. It stands on the meta device until `load`.
 
     Args:
-        tile: the ranks that divide it.
+        group: the ranks that divide it.
         mesh: their axes.
         stages: its operations, exchanges among them, and the number of the output's value.
         owners: name of a layer -> the rank's parts of its parameters and buffers.
@@ -52,14 +52,14 @@ class DividedNetwork(StagedNetwork):
 
     def __init__(
         self,
-        tile: Communicator,
+        group: Communicator,
         mesh: Mesh,
         stages: tuple[list[Stage], int],
         owners: Mapping[str, LocalLayer],
         box: Box,
     ) -> None:
         super().__init__()
-        self.tile, self.mesh, self.box = tile, mesh, box
+        self.group, self.mesh, self.box = group, mesh, box
         self.parts: dict[str, Part] = {}
         self._owners = list(owners.values())
         for name, owner in owners.items():
@@ -91,7 +91,7 @@ class DividedNetwork(StagedNetwork):
         return images[(slice(None), *slices(self.box, whole))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """From (n, *box) to outputs (n, K), the same on every rank of the tile; no gradients."""
+        """From (n, *box) to outputs (n, K), the same on every rank of the group; no gradients."""
         return self.graph.run(images)
 
     def train(self, mode: bool = True) -> DividedNetwork:
@@ -121,14 +121,14 @@ class DividedNetwork(StagedNetwork):
 
 
 def divide(
-    network: nn.Module, shape: Shape, tile: Communicator, mesh: Mesh, layers: Ways = ()
+    network: nn.Module, shape: Shape, group: Communicator, mesh: Mesh, layers: Ways = ()
 ) -> DividedNetwork:
     """Divide a network.
 
     Args:
         network: on the meta device; it is read, and not kept.
         shape: (C, H, W) of an image.
-        tile: the ranks among which it is divided.
+        group: the ranks among which it is divided.
         mesh: their axes.
         layers: what single layers do instead.
 
@@ -136,17 +136,17 @@ def divide(
         UnsupportedError: with every layer that cannot be divided, and what to do.
     """
     traced = trace(network, shape)
-    return Dividing(traced, shape, tile, mesh, layers).run()
+    return Dividing(traced, shape, group, mesh, layers).run()
 
 
 class Dividing:
     """The division of one network, layer by layer."""
 
     def __init__(
-        self, traced: Trace, shape: Shape, tile: Communicator, mesh: Mesh, layers: Ways = ()
+        self, traced: Trace, shape: Shape, group: Communicator, mesh: Mesh, layers: Ways = ()
     ) -> None:
-        self.traced, self.mesh, self.tile, self.ways = traced, mesh, tile, dict(layers)
-        self.context = Context(tile=tile, mesh=mesh)
+        self.traced, self.mesh, self.group, self.ways = traced, mesh, group, dict(layers)
+        self.context = Context(group=group, mesh=mesh)
         source = traced.source.name
         self.values = {source: Value(everywhere(mesh, shape), raw=True)}
         self.shapes: dict[str, tuple[int, ...] | None] = {source: (1, *shape)}
@@ -173,7 +173,7 @@ class Dividing:
         output = self._end()
         box = self._cut_input()
         return DividedNetwork(
-            self.tile, self.mesh, stages_of(self._needed(), output), self.owned, box
+            self.group, self.mesh, stages_of(self._needed(), output), self.owned, box
         )
 
     def _divide(self, number: int) -> None:

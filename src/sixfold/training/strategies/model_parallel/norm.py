@@ -77,7 +77,7 @@ class LocalNorm(LocalLayer):
     """A rank's part of a batch-norm.
 
     Args:
-        rank: of the tile.
+        rank: of the group.
         norm: the undivided one.
         layout: of input and output.
         group: the ranks that hold parts of the same channels; None if there are none.
@@ -241,7 +241,7 @@ def divide_norm(context: Context, layer: nn.Module, inputs: Sequence[Value], out
     together = not value.flat or value.shape[1:] == (1, 1)
     if layer.num_features != (value.shape[0] if together else torch.Size(value.shape).numel()):
         raise UnsupportedError("it does not normalise channels: give it (n, C, H, W) or (n, F)")
-    group = context.group(layout.spatial) if together else None
+    group = context.subgroup(layout.spatial) if together else None
     norm = LocalNorm(context.rank, layer, layout, group, together=together)
     if keeps_statistics(layer):
         keep_statistics(norm)

@@ -110,7 +110,7 @@ class DrawnDropout(nn.Module):
 
 
 class LocalDrawnDropout(nn.Module):
-    """A rank's part of it: all ranks of a tile draw the mask of the whole tensor, and cut it.
+    """A rank's part of it: all ranks of a group draw the mask of the whole tensor, and cut it.
 
     They draw the same, since the generator is seeded for every shard and they make the same calls.
     """

@@ -66,13 +66,13 @@ class Piece:
 
 
 def write_parts(
-    path: Path, tile: Communicator, pieces: Sequence[Piece], metadata: Mapping[str, str]
+    path: Path, group: Communicator, pieces: Sequence[Piece], metadata: Mapping[str, str]
 ) -> None:
-    """Write a file together: every rank of a tile calls this, rank 0 writes.
+    """Write a file together: every rank of a group calls this, rank 0 writes.
 
     Args:
         path: the file; put there all at once.
-        tile: the ranks that together hold everything.
+        group: the ranks that together hold everything.
         pieces: this rank's part of every tensor, in the same order on all ranks.
         metadata: kept in the header.
 
@@ -80,9 +80,9 @@ def write_parts(
         RunError: if it cannot be written.
     """
     pieces = _in_file_order(pieces)
-    if tile.rank != 0:
+    if group.rank != 0:
         for piece in pieces:
-            for _ in _blocks_at_root(tile, piece):
+            for _ in _blocks_at_root(group, piece):
                 pass
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -93,7 +93,7 @@ def write_parts(
                 file.write(header.to_bytes())
                 for piece in pieces:
                     found = piece.entry.seed(piece.name)
-                    for block in _blocks_at_root(tile, piece):
+                    for block in _blocks_at_root(group, piece):
                         file.write(block.data)
                         found = zlib.crc32(block.data, found)
                     header.checksums[piece.name] = found
@@ -111,7 +111,7 @@ def read_parts(path: Path, rank: int, pieces: Sequence[Piece]) -> None:
 
     Args:
         path: the file.
-        rank: of the tile.
+        rank: of the group.
         pieces: their values are overwritten.
 
     Raises:
@@ -169,20 +169,20 @@ def _row_blocks(piece: Piece, box: Box) -> Iterator[Box]:
         yield ((first, min(first + count, stop)), *box[1:])
 
 
-def _blocks_at_root(tile: Communicator, piece: Piece) -> Iterator[NDArray[Any]]:
+def _blocks_at_root(group: Communicator, piece: Piece) -> Iterator[NDArray[Any]]:
     """The whole tensor, block after block, on rank 0; on the others nothing but empty arrays."""
     layout = piece.part.layout
     copied = tuple(sorted(layout.copied))
-    owners = [rank for rank in range(tile.size) if layout.mesh.place(rank, copied) == 0]
-    own = piece.value.detach().view(sizes(piece.box(tile.rank))).numpy()
+    owners = [rank for rank in range(group.size) if layout.mesh.place(rank, copied) == 0]
+    own = piece.value.detach().view(sizes(piece.box(group.rank))).numpy()
     whole: Box = tuple((0, length) for length in piece.view)
     for block in _row_blocks(piece, whole):
         shares = {rank: common(piece.box(rank), block) for rank in owners}
-        mine = shares.get(tile.rank)
-        held = None if mine is None else own[slices(mine, piece.box(tile.rank))]
-        if tile.rank != 0:
+        mine = shares.get(group.rank)
+        held = None if mine is None else own[slices(mine, piece.box(group.rank))]
+        if group.rank != 0:
             if held is not None:
-                tile.exchange({0: np.ascontiguousarray(held)}, {})
+                group.exchange({0: np.ascontiguousarray(held)}, {})
             yield np.empty(0)
             continue
         received = {
@@ -190,7 +190,7 @@ def _blocks_at_root(tile: Communicator, piece: Piece) -> Iterator[NDArray[Any]]:
             for rank, share in shares.items()
             if rank != 0 and share is not None
         }
-        tile.exchange({}, received)
+        group.exchange({}, received)
         assembled = np.empty(sizes(block), own.dtype)
         for rank, share in shares.items():
             if share is not None:

@@ -1,4 +1,4 @@
-"""A network of which every rank of a tile holds a part, and none the whole."""
+"""A network of which every rank of a model-parallel group holds a part, and none the whole."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -36,11 +36,11 @@ class ShardedModel:
     """See `sixfold.training.strategies.strategy.Network`.
 
     Files have the form that whole networks have (`sixfold.training.checkpoint`,
-    `sixfold.training.model_card`): every rank of the first tile hands over its parts, a block at a
+    `sixfold.training.model_card`): every rank of the first group hands over its parts, a block at a
     time, and rank 0 writes.
 
     Args:
-        tiles: the ranks with this rank's place in their tiles, which share the evaluations.
+        replicas: the ranks with this rank's place in their groups, which share the evaluations.
         model: this rank's part.
         state: flat views of it.
         optimizer: the update rule, whose state is saved along.
@@ -53,7 +53,7 @@ class ShardedModel:
 
     def __init__(
         self,
-        tiles: Communicator,
+        replicas: Communicator,
         model: DividedNetwork,
         state: FlatState,
         optimizer: Optimizer,
@@ -61,29 +61,29 @@ class ShardedModel:
         loss: Plain,
         copies: PartCopies,
     ) -> None:
-        self._tiles, self._tile, self._model = tiles, model.tile, model
+        self._replicas, self._group, self._model = replicas, model.group, model
         self._state, self._optimizer, self._make_batch = state, optimizer, make_batch
         self._loss, self._copies = loss, copies
 
     @property
     def _is_root(self) -> bool:
-        return self._tiles.rank == 0 and self._tile.rank == 0
+        return self._replicas.rank == 0 and self._group.rank == 0
 
     def evaluate(self, part: Part) -> Evaluation | None:
-        """Classify a part, its chunks shared out over the tiles."""
+        """Classify a part, its chunks shared out over the groups."""
         with averaged(self._state, self._optimizer):
-            found = evaluate(self._tiles, self._model, part, self._make_batch, self._loss)
+            found = evaluate(self._replicas, self._model, part, self._make_batch, self._loss)
         return found if self._is_root else None
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
-        """Write a checkpoint, all ranks of the first tile together."""
-        if self._tiles.rank != 0:
+        """Write a checkpoint, all ranks of the first group together."""
+        if self._replicas.rank != 0:
             return
         path = path_of(folder, progress.step)
         if self._is_root:
             with explained(path):
                 folder.mkdir(parents=True, exist_ok=True)
-        write_parts(path, self._tile, self._pieces(), counters(progress, self._optimizer))
+        write_parts(path, self._group, self._pieces(), counters(progress, self._optimizer))
         if self._is_root:
             for old in list_checkpoints(folder)[:-keep]:
                 if old != path_of(folder, progress.best_step):
@@ -99,7 +99,7 @@ class ShardedModel:
                 raise ValueError(
                     f"checkpoint format {metadata.get('format')}, this version reads {FORMAT}"
                 )
-            rank = self._tile.rank
+            rank = self._group.rank
             read_parts(path, rank, self._model_pieces("model."))
             with path.open("rb") as file:
                 saved, _ = read_header(file)
@@ -119,16 +119,16 @@ class ShardedModel:
         return self._copies.hand_over(source)
 
     def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
-        """Write the weights, all ranks of the first tile together."""
-        if self._tiles.rank != 0:
+        """Write the weights, all ranks of the first group together."""
+        if self._replicas.rank != 0:
             return {}
         files.fence()
         path = files.path / "model.safetensors"
         metadata = {"sixfold": json.dumps(card.plain())}
         with averaged(self._state, self._optimizer) as is_average:
-            write_parts(path, self._tile, self._model_pieces(), metadata)
+            write_parts(path, self._group, self._model_pieces(), metadata)
         if is_average:
-            write_parts(files.path / RAW, self._tile, self._model_pieces(), metadata)
+            write_parts(files.path / RAW, self._group, self._model_pieces(), metadata)
         if not self._is_root:
             return {}
         figures = raw_figures(sha256_of(files.path / RAW)) if is_average else {}

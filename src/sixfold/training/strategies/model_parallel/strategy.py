@@ -1,10 +1,10 @@
 """Model parallel, and any grid of it with the batch.
 
 Ranks form a grid of batch x rows x cols x cout x cin (`--grid`). Those that share a batch
-coordinate, a tile, hold one copy of the network together: each the weights and maps of its own
-rows, columns and channels, and none the whole (`sixfold.training.strategies.model_parallel`). Tiles
-divide the batch by its logical shards, as `sync` does. For every shard s, with w_r the part of the
-weights that rank r of the tile holds,
+coordinate, a model-parallel group, hold one copy of the network together: each the weights and maps
+of its own rows, columns and channels, and none the whole. Groups divide the batch by its logical
+shards, as `sync` does. For every shard s, with w_r the part of the weights that rank r of the group
+holds,
 
     g_r = sum over the ranks that hold parts of the same sum, in their order, of
           sum over shards s, in the fixed tree, of  gradient of the loss of s with respect to w_r
@@ -74,20 +74,20 @@ class ModelParallel:
 
     Args:
         grid: of all ranks.
-        tiles: the ranks with this rank's place in their tiles, by batch coordinate.
+        replicas: the ranks with this rank's place in their groups, by batch coordinate.
         step: this rank's part of the network and how its shards are computed.
         plan: which samples each shard has.
         optimizer: the update rule.
         network: how the network is evaluated and saved.
         copies: this rank's part, and what it keeps of another's.
-        exact: add shards in the fixed tree (True) or by tile (False).
+        exact: add shards in the fixed tree (True) or by group (False).
         canary: see `Strategy.canary`.
     """
 
     def __init__(
         self,
         grid: LayerGrid,
-        tiles: Communicator,
+        replicas: Communicator,
         step: Step,
         plan: BatchPlan,
         optimizer: Optimizer,
@@ -98,19 +98,19 @@ class ModelParallel:
         canary: Callable[[], str],
     ) -> None:
         self.canary = canary
-        self.grid, self.tiles, self.step, self.plan = grid, tiles, step, plan
+        self.grid, self.replicas, self.step, self.plan = grid, replicas, step, plan
         self.optimizer, self.network, self.budget = optimizer, network, plan.budget
-        self._shards = ShardSum(tiles, step, exact=exact)
+        self._shards = ShardSum(replicas, step, exact=exact)
         self.update_s = 0.0
         self._copies, self._total = copies, copies.own.total
         self._sums = gradient_sums(step, self._total)
 
     def supply(self, first: int) -> Iterator[Shard]:
-        """The shards of this rank's tile: of their images, what this rank needs."""
-        return self.plan.own_shards(self.tiles, first)
+        """The shards of this rank's group: of their images, what this rank needs."""
+        return self.plan.own_shards(self.replicas, first)
 
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
-        """Compute the tile's shards together, add up, update the own weights."""
+        """Compute the group's shards together, add up, update the own weights."""
         step = self.step
         self._copies.fill_mirrors()
         self._shards.add_up(number, self.plan.count(number), supply, self._total)
@@ -132,7 +132,7 @@ class ModelParallel:
         return totals
 
     def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
-        """Always: a tile holds the weights after every step, every tile the same."""
+        """Always: a group holds the weights after every step, every group the same."""
         return True
 
     def figures(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class ModelParallel:
 
 
 def gradient_sums(step: Step, payload: Tensor) -> list[tuple[RankSum, list[Tensor]]]:
-    """Which gradients are sums over several ranks of a tile.
+    """Which gradients are sums over several ranks of a group.
 
     Args:
         step: whose model is a `DividedNetwork`.
@@ -164,13 +164,13 @@ def gradient_sums(step: Step, payload: Tensor) -> list[tuple[RankSum, list[Tenso
         if part.summed:
             views.setdefault((part.layout.mesh, part.summed), []).append(view)
     return [
-        (RankSum(model.tile.subgroup(mesh.group(model.tile.rank, axes))), own)
+        (RankSum(model.group.subgroup(mesh.group(model.group.rank, axes))), own)
         for (mesh, axes), own in views.items()
     ]
 
 
 def divided_norm(step: Step, gradient: Tensor) -> float:
-    """The norm of the whole gradient, from the parts of it that the ranks of a tile hold.
+    """The norm of the whole gradient, from the parts of it that the ranks of a group hold.
 
     Of parts that several ranks hold, the first one's counts.
     """
@@ -178,9 +178,9 @@ def divided_norm(step: Step, gradient: Tensor) -> float:
     assert isinstance(model, DividedNetwork)
     for name, view in step.state.named_views(gradient):
         layout = model.parts[name].layout
-        if layout.mesh.place(model.tile.rank, tuple(sorted(layout.copied))) == 0:
+        if layout.mesh.place(model.group.rank, tuple(sorted(layout.copied))) == 0:
             squares.append(flat_norm(view) ** 2)
-    return math.sqrt(math.fsum(all_gather_data(model.tile, math.fsum(squares))))
+    return math.sqrt(math.fsum(all_gather_data(model.group, math.fsum(squares))))
 
 
 def grid_of(config: TrainConfig, workers: int) -> LayerGrid:
@@ -226,16 +226,16 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     if grid.mesh.size == 1:
         return build_sync(comm, config, data)
     batch, place = divmod(comm.rank, grid.mesh.size)
-    tile = comm.subgroup(range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
-    tiles = comm.subgroup(range(place, comm.size, grid.mesh.size))
+    group = comm.subgroup(range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
+    replicas = comm.subgroup(range(place, comm.size, grid.mesh.size))
     found = skeleton(config.model, data.shape, data.outputs, training.seed)
     freeze(found.network, config.optimizer)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
-    model = divide(found.network, data.shape, tile, grid.mesh, grid.layers)
+    model = divide(found.network, data.shape, group, grid.mesh, grid.layers)
     _materialise(model, found, config, data)
     mirror = None
     if comm.elastic and grid.batch == 1:
-        mirror = _mirror(found, config, data, tile, grid)
+        mirror = _mirror(found, config, data, group, grid)
     maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
     plan = dataclasses.replace(plan, make_batch=maker)
     step = open_step(model, config, None, build_loss(config.loss, data))
@@ -244,18 +244,18 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
         config.optimizer, step.state, found.network, functools.partial(divided_norm, step)
     )
     own = HeldPart(step.state, unclipped(optimizer), step.new_payload(), is_whole=True)
-    copies = PartCopies(comm, tile, own, mirror)
-    network = ShardedModel(tiles, model, step.state, optimizer, maker, step.loss.plain, copies)
+    copies = PartCopies(comm, group, own, mirror)
+    network = ShardedModel(replicas, model, step.state, optimizer, maker, step.loss.plain, copies)
     if comm.rank == 0 and grid.batch > plan.count(0):
         text = (
-            f"{grid.batch - plan.count(0)} of {grid.batch} tiles have nothing to do: a step of "
+            f"{grid.batch - plan.count(0)} of {grid.batch} groups have nothing to do: a step of "
             f"{training.batch_size} images has {plan.count(0)} logical shards (--shards, or a "
             "larger --batch-size, gives more)"
         )
         comm.report({"kind": "note", "text": text})
     return ModelParallel(
         grid,
-        tiles,
+        replicas,
         step,
         plan,
         optimizer,
@@ -267,10 +267,10 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
 
 
 def _mirror(
-    found: MetaModel, config: TrainConfig, data: DataSet, tile: Communicator, grid: LayerGrid
+    found: MetaModel, config: TrainConfig, data: DataSet, group: Communicator, grid: LayerGrid
 ) -> HeldPart:
     """Room for a copy of the part of the rank before this one."""
-    before = dataclasses.replace(tile, rank=(tile.rank - 1) % tile.size)
+    before = dataclasses.replace(group, rank=(group.rank - 1) % group.size)
     model = divide(found.network, data.shape, before, grid.mesh, grid.layers)
     kinds, dtype = found.network.state_dict(), weights_dtype(config.training.precision)
     model.load(
@@ -298,7 +298,7 @@ def _materialise(
     model: DividedNetwork, found: MetaModel, config: TrainConfig, data: DataSet
 ) -> None:
     """Give a rank's part of the network the values that it has in serial training."""
-    rank, training = model.tile.rank, config.training
+    rank, training = model.group.rank, config.training
     cuts = {name: (part.layout.shape, part.layout.box(rank)) for name, part in model.parts.items()}
     values = initial_parts(
         found,

@@ -67,7 +67,7 @@ class Context:
     """What the division of a layer needs to know.
 
     Attributes:
-        tile: the ranks that divide the network.
+        group: the ranks that divide the network.
         mesh: their axes, as the layer that is being divided has them.
         name: of the layer that is being divided.
         divides_outputs: whether a linear layer is to divide its output features.
@@ -75,7 +75,7 @@ class Context:
         raw_gathers: gathers from the network's input so far.
     """
 
-    tile: Communicator
+    group: Communicator
     mesh: Mesh
     name: str = ""
     divides_outputs: bool = False
@@ -84,8 +84,8 @@ class Context:
 
     @property
     def rank(self) -> int:
-        """This rank of the tile."""
-        return self.tile.rank
+        """This rank of the group."""
+        return self.group.rank
 
     def target(self, usual: Layout) -> Layout:
         """The layout that a layer's output should have."""
@@ -105,7 +105,7 @@ class Context:
         `like` is a layout along whose copies ranks compute the same thing from the same box.
         """
         found = Gather(
-            self.tile,
+            self.group,
             value.layout,
             needs,
             duplicated=frozenset() if like is None else like.copied,
@@ -170,7 +170,7 @@ class Context:
         summed = summed & frozenset(self.mesh.axes)
         if held == target and not summed:
             return None
-        return ReduceScatter(self.tile, held.boxes(), target, duplicated=held.copied - summed)
+        return ReduceScatter(self.group, held.boxes(), target, duplicated=held.copied - summed)
 
     def finished(
         self,
@@ -191,7 +191,7 @@ class Context:
             owner.give(inner.layer if isinstance(inner, EmptyPart) else inner, "bias")
         return Divided(layout, gathers, layers, owner)
 
-    def group(self, axes: frozenset[str]) -> Communicator | None:
+    def subgroup(self, axes: frozenset[str]) -> Communicator | None:
         """The ranks that differ from this one along `axes`; None if there are none."""
         ranks = self.mesh.group(self.rank, axes)
-        return self.tile.subgroup(ranks) if len(ranks) > 1 else None
+        return self.group.subgroup(ranks) if len(ranks) > 1 else None
