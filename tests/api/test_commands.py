@@ -27,6 +27,10 @@ def test_predict(run: sixfold.TrainResult, tmp_path: Path) -> None:
     own = sixfold.predict(run, out=tmp_path / "own.parquet", **SMALL)
     same = ("accuracy", "confusion", "part", "data")
     assert [own[name] for name in same] == [figures[name] for name in same]
+    (tmp_path / "own.parquet.json").unlink()
+    with pytest.raises(UserError, match="no prediction has written"):
+        sixfold.predict(run, out=tmp_path / "own.parquet", **SMALL)
+    sixfold.predict(run, out=tmp_path / "own.parquet", overwrite=True, **SMALL)
     with pytest.raises(UserError, match="'spllit': did you mean split"):
         sixfold.predict(run.path, "digits", "x", spllit="all")
     with pytest.raises(UserError, match="workers: not together with a PredictConfig"):

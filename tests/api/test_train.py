@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch.nn import functional
 
 import sixfold
 from sixfold.api.live import NotebookBar, shown
@@ -296,6 +297,7 @@ def test_a_stopped_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
 
     options = {**SHORT, "epochs": 3, "out": "run", "checkpoint_every": 1}
+    options |= {"optimizer": torch.optim.AdamW, "optimizer_args": {"betas": (0.9, 0.95)}}
     cell = run_cell()
     with pytest.raises(KeyboardInterrupt):
         sixfold.train(cell.Net, (IMAGES, LABELS), on_event=stop, **options)
@@ -342,7 +344,7 @@ def test_a_run_is_resumed_by_its_directory_alone(monkeypatch: pytest.MonkeyPatch
         if event.get("kind") == "progress" and event["step"] >= 2:
             raise KeyboardInterrupt
 
-    options = {**SHORT, "epochs": 3, "checkpoint_every": 1}
+    options = {**SHORT, "epochs": 3, "checkpoint_every": 1, "loss": functional.cross_entropy}
     cell = run_cell()
     with pytest.raises(KeyboardInterrupt):
         sixfold.train(cell.Net, (IMAGES, LABELS), on_event=stop, out="run", **options)

@@ -32,7 +32,8 @@ def test_every_problem_is_told_at_once() -> None:
         "workers=2.5: expected a whole number",
         "batch_size='many': expected a whole number",
         "lr=[1]: expected a number",
-        "model=None: expected text",
+        "model=None: expected text (a network of the zoo (`sixfold models`) or your own: "
+        "package.module:factory)",
         "there is no setting 'learning_rate': did you mean lr?",
     }
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.api.frames import is_frame, write_frames
+from sixfold.api.values import settled
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder
-from sixfold.core.settings import build_tree, hints_of
+from sixfold.core.settings import build_tree
 from sixfold.data.config import HANDED_OVER, DataConfig
 from sixfold.data.given import TEST_FRACTION, Source, write_given
 from sixfold.data.given_sources import parts_of
@@ -22,6 +23,9 @@ from sixfold.distributed.engines import Engine
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
 from sixfold.training.objects import packed, problems_without, with_values
+
+_DEFAULTS = {"model": "lenet5", "loss": "cross_entropy", "optimizer": "sgd"}
+"""What stands for the user's own objects until they have names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +53,20 @@ class Arguments:
     ) -> None:
         """Args: `problems` are told with all others; `purpose` begins a run directory's name."""
         self._problems, self._purpose = list(problems), purpose
-        misplaced = {name: [*_misplaced(name, value)] for name, value in options.items()}
-        self._problems += [line for lines in misplaced.values() for line in lines]
-        options = {name: value for name, value in options.items() if not misplaced[name]}
-        self._options = {name: _as_text(name, value) for name, value in options.items()}
+        self._options, wrong = settled(options)
+        self._problems += wrong
         self._objects: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
         self._whole: TrainConfig | None = None
         self._all_train = False
-        callbacks = given.callbacks
+        callbacks = () if given.callbacks is None else given.callbacks
         self._callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
         self.engine: Engine | None = None
         self._take_model(given.model)
         self._take_data(given)
         self._take_engine(given.engine)
-        for name, value in options.items():
-            if callable(value):
+        for name in ("loss", "optimizer"):
+            if callable(value := self._options.get(name)):
                 self._objects[name] = value
                 del self._options[name]
 
@@ -90,7 +92,10 @@ class Arguments:
         elif given.data is not None:
             self._parts["data"] = given.data
             self._options["data"] = HANDED_OVER
-        if given.validation is not None:
+        for name in ("validation", "test"):
+            if getattr(given, name) is True:
+                self._problems.append(f"{name}=True: give a share, such as 0.1, or data")
+        if given.validation is not None and not isinstance(given.validation, bool):
             if _is_share(given.validation):
                 self._options["validation"] = given.validation
             else:
@@ -99,7 +104,7 @@ class Arguments:
             self._all_train = True
         elif _is_share(given.test):
             self._options["test_split"] = given.test
-        elif given.test is not None:
+        elif given.test is not None and given.test is not True:
             self._parts["test"] = given.test
         if (self._parts or self._all_train) and self._whole is not None:
             self._problems.append("data: not together with a TrainConfig, which names them")
@@ -107,10 +112,15 @@ class Arguments:
     def _take_engine(self, engine: Any) -> None:
         if isinstance(engine, str):
             self._options["engine"] = engine
-        elif engine is not None:
+        elif hasattr(engine, "run_ranks"):
             self.engine = engine
             if self._whole is None and hasattr(engine, "name"):
                 self._options["engine"] = engine.name
+        elif engine is not None:
+            self._problems.append(
+                f"engine is a {type(engine).__name__}: expected inline, local or spark, or an open "
+                "engine"
+            )
 
     @contextmanager
     def settled(self, on_event: OnEvent) -> Iterator[TrainConfig]:
@@ -153,7 +163,8 @@ class Arguments:
         """The settings without objects and data, checked as far as that goes."""
         problems, config = list(self._problems), self._whole
         if config is None:
-            options = dict(self._options)
+            # What a run that is resumed has of these is not what was given.
+            options = {name: _DEFAULTS[name] for name in self._objects} | self._options
             try:
                 config = build_tree(TrainConfig, options)
             except UserError as error:
@@ -161,9 +172,6 @@ class Arguments:
                 config = _readable(options)
         else:
             config = with_values(config, self._options)
-        known = {name for section in hints_of(TrainConfig).values() for name in hints_of(section)}
-        for name in sorted(self._objects.keys() - known):
-            problems += _unknown(name)
         problems += problems_without(config, self._objects)
         if problems:
             raise UserError(dict.fromkeys(problems))
@@ -244,49 +252,8 @@ def _has_test_part(config: DataConfig) -> bool:
     return opened.own_test and not opened.split.startswith("80/20")
 
 
-def _misplaced(name: str, value: Any) -> Iterator[str]:
-    """What PyTorch takes here and Sixfold does not, with what to give in its place."""
-    if hasattr(value, "param_groups"):
-        yield (
-            f"{name} is an instance of {type(value).__name__}, which belongs to a copy of the "
-            f"parameters: give the class, {name}={type(value).__name__}, and its settings as lr=, "
-            "weight_decay=, lr_group= and optimizer_args="
-        )
-    elif name == "augment" and callable(value):
-        yield (
-            "augment takes names, as --augment does: your own transforms belong into the data set, "
-            "whose items are then read anew in each epoch"
-        )
-    elif name == "weights" and isinstance(value, Mapping):
-        yield (
-            "weights is a state dict: load it into a network and give that, or save it "
-            "(torch.save) and give the file's path"
-        )
-
-
-def _as_text(name: str, value: Any) -> Any:
-    """Weights of classes, and lists of names, as the command line has them."""
-    if name == "class_weights" and hasattr(value, "tolist"):
-        value = value.tolist()
-    if name == "class_weights" and isinstance(value, (list, tuple)):
-        value = dict(enumerate(value))
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={number}" for key, number in value.items())
-    if name in ("freeze", "no_decay", "track") and isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return value
-
-
 def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _unknown(name: str) -> list[str]:
-    try:
-        build_tree(TrainConfig, {name: None})
-    except UserError as error:
-        return list(error.problems)
-    return []
 
 
 def _readable(options: Mapping[str, Any]) -> TrainConfig:

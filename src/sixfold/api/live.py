@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sixfold.core.console.console import Console
+from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 
 REDRAW_S = 0.2
@@ -22,6 +23,8 @@ def silent(_: Mapping[str, Any]) -> None:
 @contextmanager
 def shown(on_event: OnEvent | None, quiet: bool | None) -> Iterator[OnEvent]:
     """Who hears of events: the caller's own function, a live display, or nobody."""
+    if on_event is not None and not callable(on_event):
+        raise UserError(f"on_event is a {type(on_event).__name__}: expected a function of an event")
     if on_event is not None:
         yield on_event
     elif quiet or (quiet is None and not (in_notebook() or sys.stderr.isatty())):

@@ -4,7 +4,7 @@ Imports nothing, so that a word that nobody knows is answered before torch is lo
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _OPTIONS = {
     "lr": "learning-rate base-lr init-lr lr-init initial-lr eta",
@@ -119,15 +119,24 @@ def option_of(word: str, known: Iterable[str]) -> str | None:
     return name if name in known else None
 
 
+def instead_of(word: str, known: Collection[str]) -> str | None:
+    """What is to be given for a word whose value does not carry over; `known` begin with --.
+
+    >>> instead_of("pretrained", ["--weights"])
+    '--weights FILE'
+    """
+    led = _LED.get(word.replace("_", "-").lower(), "")
+    needs = {part.rstrip(",") for part in led.split() if part.startswith("--")}
+    return led if led and needs - {"--debug"} <= set(known) else None
+
+
 def unknown_option(words: str, known: Iterable[str], prog: str) -> str:
     """A line on an option, as it was typed, that `prog` does not know, with the nearest one."""
     flag = words.split()[0].partition("=")[0]
     plain = flag.lstrip("-").replace("_", "-").lower()
     names = {name.lstrip("-"): name for name in known}
     names = {other: names[name] for other, name in _OF.items() if name in names} | names
-    led = _LED.get(plain)
-    needs = {word.rstrip(",") for word in (led or "").split() if word.startswith("--")}
-    if led and needs - {"--debug"} <= set(names.values()):
+    if led := instead_of(plain, set(names.values())):
         hint = f"give {led} "
     else:
         near = difflib.get_close_matches(plain, names, n=1, cutoff=0.7)

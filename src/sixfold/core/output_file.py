@@ -53,6 +53,18 @@ def checked_place(out: str) -> str:
     return str(path)
 
 
+def is_foreign(place: str) -> bool:
+    """Whether there is a file without the file of figures that `OutputFile.publish` puts by it."""
+    if not is_url(place):
+        return Path(place).exists() and not Path(f"{place}.json").exists()
+    folder, _, name = place.rpartition("/")
+    try:
+        store = ObjectStore(folder)
+        return store.read(name, 0, 1) is not None and store.read(f"{name}.json", 0, 1) is None
+    except StoreError as error:
+        raise UserError(f"--out {error}") from None
+
+
 @contextmanager
 def output_file(place: str, *, apart: bool) -> Iterator[OutputFile]:
     """Have the file to oneself while it is written; its parts go, whatever happens.

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.files import parse_json
-from sixfold.core.naming import flag_of, option_of
+from sixfold.core.naming import flag_of, instead_of, option_of
 from sixfold.core.run_directory import found_here
 from sixfold.core.values import read_value
 
@@ -69,11 +69,21 @@ class Settings:
             try:
                 read = _checked(value, hint)
             except ValueError as error:
-                found.append(f"{name}={value!r}: expected {error}")
+                shown = _short(value)
+                found.append(f"{name}={shown}: expected {error}{self._meaning(name, error, value)}")
                 continue
             if read is not value:
                 object.__setattr__(self, name, read)
         raise_problems(found)
+
+    def _meaning(self, name: str, error: ValueError, value: Any) -> str:
+        """What a setting is for, where a value shows that this is not known."""
+        if str(error) != "text" and value is not True:
+            return ""
+        metadata = type(self).__dataclass_fields__[name].metadata  # type: ignore[attr-defined]
+        if choices := metadata.get("choices"):
+            return f": {', '.join(choices)}"
+        return f" ({metadata['doc']})" if "doc" in metadata else ""
 
     @classmethod
     def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,6 +108,17 @@ class Settings:
     def cross_problems(self) -> list[str]:
         """What a field alone does not show; found without importing torch, one line each."""
         return []
+
+
+def _short(value: Any) -> str:
+    """A value in a line: an object that is written at length by its kind.
+
+    >>> _short("fast"), _short(range(3)), _short([0] * 99)
+    ("'fast'", 'range(0, 3)', '<list>')
+    """
+    written = repr(value)
+    is_short = isinstance(value, str) or (len(written) <= 60 and written.isprintable())
+    return written if is_short else f"<{type(value).__name__}>"
 
 
 def _value_problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
@@ -172,6 +193,8 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
         same = option_of(name, (key.replace("_", "-") for key in known))
         near = [same.replace("-", "_")] if same else get_close_matches(name, known, n=2)
         hint = f": did you mean {' or '.join(near)}?" if near else ""
+        if led := instead_of(name, [flag_of(key) for key in known]):
+            hint = f": give {led}"
         found.append(f"there is no setting {name!r}{hint}")
     made = from_sections(tree, chosen, found)
     if found:

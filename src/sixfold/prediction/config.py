@@ -62,6 +62,9 @@ class PredictionConfig(ScoringConfig):
     out: str = option(
         "", "Parquet file for the result, a path or a URL; figures go to FILE.json beside it"
     )
+    overwrite: bool = option(
+        False, "replace a file that no prediction has written (an older prediction is replaced)"
+    )
     sparse: str | None = option(
         None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
     )

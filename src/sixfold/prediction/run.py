@@ -8,7 +8,7 @@ from typing import Any
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
-from sixfold.core.output_file import checked_place, output_file
+from sixfold.core.output_file import checked_place, is_foreign, output_file
 from sixfold.core.version import versions
 from sixfold.data.augmentation.views import parse_views
 from sixfold.data.formats.kept_columns import KeptColumns
@@ -32,6 +32,11 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     raise_problems(config.problems())
     asked = config.prediction
     place = checked_place(asked.out)
+    if not asked.overwrite and is_foreign(place):
+        raise UserError(
+            f"--out {place}: there is a file that no prediction has written: choose another name, "
+            "or replace it with --overwrite"
+        )
     weights, card = trained_network(asked.run, asked.trust_model, given)
     parse_views(asked.tta, card.shape)
     sparse = None if asked.sparse is None else Path(asked.sparse).expanduser().absolute()

@@ -104,8 +104,9 @@ def make_callback(name: str) -> Any:
         try:
             found = found()
         except Exception as error:
+            methods = "" if isinstance(found, type) else f" (a callback has {', '.join(EVENTS)})"
             raise UserError(
-                f"--callback {name}: making it raised {type(error).__name__}: {error}"
+                f"--callback {name}: making it raised {type(error).__name__}: {error}{methods}"
             ) from error
     if not any(hasattr(found, event) for event in EVENTS):
         raise UserError(

@@ -22,8 +22,9 @@ from sixfold.training.tracking.config import TrackingConfig
 
 def problems_without(config: TrainConfig, objects: Mapping[str, Any]) -> list[str]:
     """What is wrong with settings, as far as that can be told before objects are packed."""
-    # What a network's arguments are for is not known yet.
-    asked = with_values(config, {"model_args": ""}) if "model" in objects else config
+    # What a network's and an optimizer's arguments are for is not known yet.
+    later = {f"{name}_args": "" for name in ("model", "optimizer") if name in objects}
+    asked = with_values(config, later)
     flags = tuple(f"--{name.replace('_', '-')} " for name in objects)
     # What stands in for them until they are packed says nothing.
     return [line for line in training_problems(asked) if not line.startswith(flags)]

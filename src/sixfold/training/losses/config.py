@@ -39,7 +39,8 @@ class LossConfig(Settings):
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
         """Why a loss that only the run names is not used: its code may be a stranger's."""
-        if "loss" not in taken or ":" not in self.loss:
+        is_torch = self.loss.startswith(("torch.nn.functional:", "torch.nn.modules.loss:"))
+        if "loss" not in taken or ":" not in self.loss or is_torch:
             return []
         from sixfold.models.origin import check_module
 

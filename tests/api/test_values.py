@@ -1,0 +1,68 @@
+"""Options as a user of PyTorch has them at hand."""
+
+import datetime
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import sixfold
+from sixfold.api.values import settled
+from sixfold.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"early_stopping": ("loss", 3)}, {"early_stopping": "loss:3"}),
+        ({"early_stopping": False}, {"early_stopping": ""}),
+        ({"augment": ["flip", "crop:2"]}, {"augment": "flip,crop:2"}),
+        ({"augment": None, "seed": None, "resize": None}, {"resize": None}),
+        ({"augment": False, "ema": False}, {"augment": "none", "ema": None}),
+        ({"nesterov": False, "tls": True}, {"nesterov": False, "tls": "true"}),
+        ({"lr_group": {"head": 10, "body": 0.1}}, {"lr_group": ("head=10", "body=0.1")}),
+        ({"spark_conf": {"spark.x": True}}, {"spark_conf": ("spark.x=true",)}),
+        ({"precision": torch.bfloat16}, {"precision": "bf16"}),
+        ({"device": torch.device("cpu")}, {"device": "cpu"}),
+        ({"workers": (1, 4)}, {"workers": "1:4"}),
+        ({"max_time": datetime.timedelta(minutes=1)}, {"max_time": "60s"}),
+        ({"class_weights": torch.ones(2)}, {"class_weights": "0=1.0,1=1.0"}),
+        (
+            {"optimizer": functools.partial(dict, lr=1, eps=0.1), "lr": 2},
+            {"optimizer": dict, "lr": 2, "optimizer_args": "eps=0.1"},
+        ),
+    ],
+)
+def test_a_value_of_python_is_the_text_that_it_stands_for(
+    given: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    assert settled(given) == (meant, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"early_stopping": True}, "METRIC[:PATIENCE], such as loss:5"),
+        ({"early_stopping": {"loss": 5}}, "METRIC[:PATIENCE], such as loss:5"),
+        ({"ema": True}, "expected a number (evaluate"),
+        ({"on_error": True}, "expected text: fail, skip"),
+        ({"validation": True}, "give a share, such as 0.1"),
+        ({"schedule": len}, "sixfold.SetRate"),
+        ({"callback": print}, "callbacks="),
+        ({"callbacks": lambda _: None}, "a callback has on_start"),
+        ({"lr": len}, "lr=<built-in function len>: expected a number"),
+        ({"freeze": nn.Sequential(*[nn.ReLU()] * 5)}, "freeze=<Sequential>: expected text"),
+        ({"resume": torch.ones(2)}, "resume is a Tensor: expected a single value"),
+        ({"weights": nn.ReLU()}, "give that as the model"),
+        ({"engine": 3}, "engine is a int: expected inline"),
+        ({"on_event": True}, "expected a function"),
+        ({"patience": 3}, "METRIC:PATIENCE"),
+    ],
+)
+def test_what_cannot_be_is_answered_with_what_to_give(given: dict[str, Any], told: str) -> None:
+    options: dict[str, Any] = {"resize": 28, "engine": "inline"}
+    with pytest.raises(UserError) as caught:
+        sixfold.train("lenet5", "digits", **options | given)
+    assert told in str(caught.value)
