@@ -1,9 +1,10 @@
 """Executors of a standalone cluster come and go within one training: 2, 5, 1 and 3 of them.
 
-Dynamic allocation is on. Every layer waits instead of computing (`Slow`), so that a machine of few
-cores shows how images/s follow the ranks. The weights must be those of one local worker.
+Dynamic allocation is on; with --connect the training is started from a Spark Connect client. Every
+layer waits instead of computing (`Slow`), so that a machine of few cores shows how images/s follow
+the ranks. The weights must be those of one local worker.
 
-python benchmarks/spark_scale.py
+python benchmarks/spark_scale.py [--connect]
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,25 +109,70 @@ class Cluster:
         process.wait()
 
 
+CONF = {
+    "spark.dynamicAllocation.enabled": "true",
+    "spark.dynamicAllocation.maxExecutors": "5",
+    "spark.executor.cores": "1",
+    "spark.executor.memory": "500m",
+}
+
+_SERVER = """
+import sys
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+conf = SparkConf().setAll([word.split("=", 1) for word in sys.argv[1:]])
+SparkSession(SparkContext(conf=conf))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def connect_server(master: str, log: Path) -> Iterator[str]:
+    """A Spark Connect server on a master, in a process of its own; its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    conf = CONF | {"spark.master": master, "spark.driver.host": "127.0.0.1"}
+    conf |= {"spark.plugins": "org.apache.spark.sql.connect.SparkConnectPlugin"}
+    conf |= {"spark.connect.grpc.binding.port": str(port), "spark.ui.enabled": "false"}
+    command = [sys.executable, "-c", _SERVER, *(f"{key}={value}" for key, value in conf.items())]
+    environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    pipe = subprocess.PIPE
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=output, env=environment
+        ) as server,
+    ):
+        assert server.stdin is not None
+        assert server.stdout is not None
+        if server.stdout.readline() != b"ready\n":
+            raise SystemExit(log.read_text())
+        try:
+            yield f"sc://127.0.0.1:{port}"
+        finally:
+            server.stdin.close()
+
+
 class Director:
     """Resizes the cluster once so many ranks are at work, after so many steps with them."""
 
     def __init__(self, cluster: Cluster, steps: int) -> None:
         self._cluster, self._steps = cluster, steps
         self._left = list(COUNTS)
-        self._ranks: set[int] = set()
+        self._ranks = 0
         self._since = 0
         self._next(0)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Hear what happens."""
         if event["kind"] == "rank":
-            self._ranks = {rank for rank in self._ranks if event["rank"] != 0} | {event["rank"]}
-            self._since = 0
+            self._ranks, self._since = event["of"], 0
         elif event["kind"] == "progress":
             self._since = self._since or event["step"]
             enough = event["step"] - self._since >= self._steps
-            if enough and max(self._ranks, default=-1) + 1 == self._wanted and self._left:
+            if enough and self._ranks == self._wanted and self._left:
                 self._next(event["step"])
 
     def _next(self, step: int) -> None:
@@ -137,16 +186,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--each", type=int, default=60, help="steps with each number of executors")
+    parser.add_argument("--connect", action="store_true", help="from a Spark Connect client")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with contextlib.closing(Cluster(folder)) as cluster:
-            conf = ["spark.dynamicAllocation.enabled=true", "spark.executor.cores=1"]
-            conf += ["spark.executor.memory=500m", "spark.dynamicAllocation.maxExecutors=5"]
-            spark = {"engine": "spark", "master": cluster.url, "workers": "1:5"}
-            config = sixfold.configure(
-                **SETTINGS, **spark, spark_conf=conf, steps=options.steps, out=f"{name}/run"
-            )
+        with contextlib.ExitStack() as stack:
+            cluster = stack.enter_context(contextlib.closing(Cluster(folder)))
+            spark: dict[str, Any] = {"engine": "spark", "workers": "1:5"}
+            if options.connect:
+                server = connect_server(cluster.url, folder / "server.txt")
+                spark |= {"master": stack.enter_context(server)}
+            else:
+                conf = [f"{key}={value}" for key, value in CONF.items()]
+                spark |= {"master": cluster.url, "spark_conf": conf}
+            config = sixfold.configure(**SETTINGS, **spark, steps=options.steps, out=f"{name}/run")
             found = sixfold.train(config, on_event=Director(cluster, options.each))
         speeds = [
             (line["step"], line["images_per_s"])

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -334,18 +334,31 @@ def standalone_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 @contextlib.contextmanager
-def standalone_cluster(folder: Path, workers: int) -> Iterator[str]:
-    """URL of the master of a standalone cluster with so many workers of one core each."""
+def standalone_cluster(folder: Path, workers: int, *options: str) -> Iterator[str]:
+    """URL of the master of a standalone cluster with so many workers of one core each.
+
+    `options` are Java's; the workers have addresses of their own, 127.0.0.1 and up.
+    """
     with contextlib.ExitStack() as stack:
-        log = _daemon(stack, folder, "master.Master", "--webui-port", "0")
+        log = _daemon(stack, folder, "master.Master", "--host", "127.0.0.1", "--webui-port", "0")
         url = _wait_for(log, r"Starting Spark master at (spark://\S+)")
         logs = [
             _daemon(
                 stack,
                 folder,
                 "worker.Worker",
-                *("--webui-port", "0", "--cores", "1", "--memory", "1g"),
+                *(
+                    "--host",
+                    f"127.0.0.{number + 1}",
+                    "--webui-port",
+                    "0",
+                    "--cores",
+                    "1",
+                    "--memory",
+                    "1g",
+                ),
                 *("--work-dir", str(folder / f"work{number}"), url),
+                options=options,
             )
             for number in range(workers)
         ]
@@ -354,7 +367,13 @@ def standalone_cluster(folder: Path, workers: int) -> Iterator[str]:
         yield url
 
 
-def _daemon(stack: contextlib.ExitStack, folder: Path, name: str, *arguments: str) -> Path:
+def _daemon(
+    stack: contextlib.ExitStack,
+    folder: Path,
+    name: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+) -> Path:
     """Start a master or a worker on a port of its own choice; its log."""
     import pyspark
 
@@ -363,11 +382,11 @@ def _daemon(stack: contextlib.ExitStack, folder: Path, name: str, *arguments: st
     environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
     environment["SPARK_SCALA_VERSION"] = "2.13"  # otherwise set by Spark's scripts
     command = [str(java), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    command += ["-cp", f"{home}/jars/*", f"org.apache.spark.deploy.{name}"]
+    command += [*options, "-cp", f"{home}/jars/*", f"org.apache.spark.deploy.{name}"]
     log = folder / f"{name}-{len(list(folder.glob('*.txt')))}.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", "0", *arguments],
+            [*command, "--port", "0", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

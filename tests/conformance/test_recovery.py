@@ -1,5 +1,6 @@
 """Ranks are killed in the middle of a training: nothing is lost, not a bit."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from tests.marks import quick
+from tests.spark_masters import EngineProcess, standalone_cluster
 from torch import nn
 
 from sixfold.core.errors import RankLostError
@@ -267,6 +270,72 @@ def test_a_killed_python_worker_costs_time_and_nothing_else(
     assert found["weights_sha256"] == calm["weights_sha256"]
     assert found["lost_steps"] <= 1
     assert steps_of(tmp_path / "run") == list(range(1, SETTINGS["steps"] + 1))
+
+
+class Decommissioner:
+    """Sends away the host of a rank in the middle, and ends its executor later, as clouds do."""
+
+    def __init__(self) -> None:
+        self.executor, self.worker = psutil.Process(), psutil.Process()
+        self.left = ["kill", "decommission"]
+
+    def __call__(self, event: Any) -> None:
+        if event["kind"] == "rank" and event["rank"] == 1 and len(self.left) == 2:
+            _, self.executor, self.worker, *_ = psutil.Process(event["pid"]).parents()
+        elif event["kind"] == "progress" and event["step"] > 60 and len(self.left) == 2:
+            self.left.pop()
+            self.worker.send_signal(signal.SIGPWR)
+        elif event["kind"] == "progress" and event["step"] > 600 and self.left:
+            self.left.pop()
+            self.executor.kill()
+
+
+class Copies:
+    """Counts executors that run a task, which are more than ranks where a task has a copy."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def __call__(self, event: Any) -> None:
+        if event["kind"] == "rank":
+            self.cluster = psutil.Process(event["pid"]).parents()[3]
+        elif event["kind"] == "progress":
+            tree = self.cluster.children(recursive=True)
+            pythons = {one.pid: one for one in tree if "pyspark.daemon" in _command(one)}
+            daemons = {one.ppid() for one in pythons.values()} & pythons.keys()  # with a worker
+            self.most = max(self.most, len(daemons))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return list(process.cmdline())
+    return []
+
+
+@pytest.mark.full
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+def test_speculative_copies_and_decommissioned_hosts_cost_no_bit(
+    configure: Configure, tmp_path: Path
+) -> None:
+    settings = SETTINGS | {"steps": 2000, "checkpoint_every": 100_000}
+    calm = train(configure(out=str(tmp_path / "calm"), **settings))
+    settings |= {"engine": "spark"}
+    conf = ["spark.decommission.enabled=true", "spark.executor.memory=512m"]
+    conf += ["spark.speculation=true", "spark.speculation.task.duration.threshold=1s"]
+    copies, decommissioner = Copies(), Decommissioner()
+    listeners: tuple[Callable[[Any], None], ...] = (copies, decommissioner)
+    with (
+        standalone_cluster(tmp_path, 3, "-Dspark.decommission.enabled=true") as url,
+        contextlib.closing(EngineProcess(url, tmp_path, *conf)) as engine,
+    ):
+        for number, listener in enumerate(listeners):
+            config = configure(out=str(tmp_path / f"run{number}"), **settings)
+            found = train(config, engine=engine, on_event=listener)
+            assert found["weights_sha256"] == calm["weights_sha256"]
+            assert found["lost_steps"] == found["restarts"] == number
+    assert copies.most == 3
+    assert not decommissioner.left
 
 
 @pytest.mark.full

@@ -162,10 +162,23 @@ def test_an_object_of_no_module_is_refused(configure: Configure) -> None:
     assert not names()
 
 
-def test_spark_needs_a_mounted_directory_for_other_commands() -> None:
-    options: dict[str, Any] = {"engine": "spark", "workers": 1, "master": "local[1]", "out": URL}
-    with pytest.raises(UserError, match="on Spark this run needs a directory that all hosts mount"):
-        sixfold.lca_learn(data="synthetic:20x1x8x8", atoms=4, quiet=True, **options)
+def test_a_cluster_needs_a_mounted_directory_for_other_commands() -> None:
+    options: dict[str, Any] = {"engine": "spark", "workers": 1, "out": URL, "quiet": True}
+    with pytest.raises(UserError, match="on a cluster this search needs a directory that all"):
+        sixfold.tune("slide", "digits", search={"lr": [0.1, 0.2]}, master="spark://h:1", **options)
+
+
+def test_ranks_that_learn_a_dictionary_have_copies_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"engine": "inline", "workers": 2, "atoms": 4, "batch_size": 4}
+    options |= {"data": "synthetic:20x1x8x8", "kernel": "3x3", "steps": 4, "quiet": True}
+    local = sixfold.lca_learn(out=str(tmp_path / "run"), checkpoint_every=2, **options)
+    monkeypatch.setattr(run_directory.Claim, "is_apart", lambda claim: bool(claim.url))
+    there = sixfold.lca_learn(out=URL, checkpoint_every=2, **options)
+    assert there["dictionary_sha256"] == local["dictionary_sha256"]
+    assert "dictionary.safetensors" in names()
+    assert len([name for name in names() if name.startswith("checkpoints/")]) == 2
 
 
 ARGUMENTS = (

@@ -269,6 +269,13 @@ class Run:
                 self.kind.failure_page(self.directory.path)
 
 
+def _uses_other_hosts(config: Any) -> bool:
+    """Whether work may be done where the launcher's copy of a run at a URL is not seen."""
+    asked = getattr(config, "engine", None)
+    is_local = (getattr(asked, "master", None) or "").startswith("local")
+    return getattr(asked, "engine", "") == "spark" and not is_local
+
+
 @contextmanager
 def open_run(
     kind: RunKind,
@@ -288,11 +295,10 @@ def open_run(
     where it lies in one that is held already.
     """
     store = HeldRun(str(place)) if is_url(str(place)) else None
-    engine = getattr(getattr(config, "engine", None), "engine", "")
-    if store is not None and engine == "spark" and not kind.ranks_publish:
+    if store is not None and not kind.ranks_publish and _uses_other_hosts(config):
         raise UserError(
-            f"--out {place}: on Spark this {kind.noun} needs a directory that all hosts mount; "
-            "copy it to other storage when it is done"
+            f"--out {place}: on a cluster this {kind.noun} needs a directory that all hosts mount; "
+            "copy it to other storage when it is done, or give --master local[N]"
         )
     path = Path(place) if store is None else store.folder
     run = Run(kind, config, RunDirectory(path, store), inputs, started)

@@ -25,7 +25,7 @@ from sixfold.lca.geometry import Geometry, pair
 from sixfold.training.inputs import Inputs, inputs_of
 
 MOVIES = "movies:"
-KIND = RunKind(placement=("engine", "learn.grid"))
+KIND = RunKind(placement=("engine", "learn.grid"), ranks_publish=True)
 
 
 def lca_learn(

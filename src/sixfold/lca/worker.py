@@ -145,6 +145,7 @@ class _Learning:
             return self._finish(started, (self.done - first - 1) / spent if spent > 0 else None)
         finally:
             self.log.close()
+            self.files.close()
 
     def _after_step(self) -> None:
         stop, every = self.comm.should_stop(), self.config.run.checkpoint_every
@@ -154,6 +155,7 @@ class _Learning:
             self.files.fence()
             keep = self.config.run.keep_checkpoints
             save_state(self.checkpoints, self.done, self.learner, self.warm, keep=keep)
+            self.files.publish()
             self.saved_at = time.monotonic()
         if stop:
             raise KeyboardInterrupt

@@ -193,7 +193,8 @@ class Training:
         self.lost_steps = found.lost_steps if found.progress is None else self.log.lost_steps
         self.ended = found.ended or self.log.last_time or self.entered
         self.log.begin(self.entered)
-        comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
+        who = {"rank": comm.rank, "of": comm.size, "host": comm.host, "pid": os.getpid()}
+        comm.report({"kind": "rank", **who})
 
     def _go_back(self) -> None:
         """Forget the steps since the last point from which all could go on: they are made again."""
