@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import sixfold
+from sixfold.core.files import file_sha256
 from sixfold.core.run_directory import read_json_lines
-from sixfold.data.manifest import Manifest, ShardEntry, file_sha256
+from sixfold.data.manifest import Manifest, ShardEntry
 from sixfold.data.shard_files import encode
 
 FILES, TOGETHER = 42, 2  # files of the set; those visited at a time

@@ -8,7 +8,6 @@ the bound is the result. Everything is judged on the validation part.
 """
 
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from sixfold.compression.codec.stages import FILES, CompressionTask
 from sixfold.compression.codec.trial import sensitivity, trial
 from sixfold.core.errors import RunError
 from sixfold.core.events import OnEvent
+from sixfold.core.files import file_sha256
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.process_group.ambient import one_thread
@@ -141,7 +141,7 @@ class _Search:
     def __post_init__(self) -> None:
         task, settings = self.task, self.task.settings
         self.common = {
-            "weights": hashlib.sha256(task.weights.read_bytes()).hexdigest(),
+            "weights": file_sha256(task.weights),
             "base": as_json(task.base) | {"engine": {}, "run": {}},
             "epochs": [settings.prune_epochs, settings.share_epochs],
             "rates": [*task.pruning_rates, settings.share_lr],

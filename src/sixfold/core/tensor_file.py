@@ -156,11 +156,11 @@ def verify(path: Path) -> None:
 
 def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     """The header, and where the tensors' bytes begin; a `SafetensorError` if there is none."""
-    (length,) = _LENGTH.unpack(_read_exactly(file, _LENGTH.size))
+    (length,) = _LENGTH.unpack(read_exactly(file, _LENGTH.size))
     if length > os.fstat(file.fileno()).st_size - _LENGTH.size:
         raise DamagedFileError("its header is no safetensors header, or cut short")
     try:
-        header = json.loads(_read_exactly(file, length))
+        header = json.loads(read_exactly(file, length))
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"its header is no JSON ({error})") from None
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
@@ -202,11 +202,12 @@ def _sum_of_tensor(file: BinaryIO, start: int, name: str, entry: Any) -> int:
         raise DamagedFileError(f"its header makes no sense at tensor {name!r}") from None
     file.seek(start + first)
     for at in range(first, last, BLOCK_BYTES):
-        found = zlib.crc32(_read_exactly(file, min(BLOCK_BYTES, last - at)), found)
+        found = zlib.crc32(read_exactly(file, min(BLOCK_BYTES, last - at)), found)
     return found
 
 
-def _read_exactly(file: BinaryIO, count: int) -> bytes:
+def read_exactly(file: BinaryIO, count: int) -> bytes:
+    """So many bytes of a file; a `DamagedFileError` if it ends before."""
     data = file.read(count)
     if len(data) != count:
         raise DamagedFileError("it is cut short")

@@ -4,7 +4,6 @@ A manifest may come from anywhere, so every number in it is held against the fil
 every file name must be a plain name in the same folder.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sixfold.core.errors import UserError
-from sixfold.core.files import parse_json, write_json
+from sixfold.core.files import file_sha256, parse_json, write_json
 from sixfold.data.dataset import Shape
 from sixfold.data.targets import CLASSES, KINDS
 
@@ -256,9 +255,3 @@ def checksum_problems(folder: Path, manifest: Manifest, workers: int) -> list[st
     # Hashing lets go of Python's lock, so threads do run at the same time.
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         return [problem for problem in pool.map(check, manifest.files(folder).items()) if problem]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

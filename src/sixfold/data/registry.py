@@ -10,7 +10,13 @@ from typing import Any
 
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError, raise_problems
-from sixfold.core.files import make_folder, parse_json, space_explained, write_atomically
+from sixfold.core.files import (
+    file_sha256,
+    make_folder,
+    parse_json,
+    space_explained,
+    write_atomically,
+)
 from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augmentation.grammar import parse_augment
@@ -23,7 +29,6 @@ from sixfold.data.manifest import (
     VALIDATION,
     Manifest,
     checksum_problems,
-    file_sha256,
     load_manifest,
     parse_manifest,
     shortened,

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from sixfold.core.errors import UserError, printable, raise_problems
-from sixfold.core.files import parse_json, write_atomically, write_json
+from sixfold.core.files import file_sha256, parse_json, write_atomically, write_json
 from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, quiet_decoder
-from sixfold.data.manifest import ShardEntry, file_sha256
+from sixfold.data.manifest import ShardEntry
 from sixfold.data.records import Listing, Picture, Records
 from sixfold.data.sources import Job
 

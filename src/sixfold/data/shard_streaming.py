@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import SixfoldError, UserError
-from sixfold.core.files import parse_json, space_explained, write_atomically
+from sixfold.core.files import file_sha256, parse_json, space_explained, write_atomically
 from sixfold.core.locks import locked
 from sixfold.core.object_store import ObjectStore, StoreError
 from sixfold.data.manifest import (
@@ -29,7 +29,6 @@ from sixfold.data.manifest import (
     NAME,
     Manifest,
     ShardEntry,
-    file_sha256,
     parse_manifest,
 )
 from sixfold.data.shard_files import open_shard

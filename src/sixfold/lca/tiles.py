@@ -20,18 +20,10 @@ from torch import Tensor
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.collectives import all_gather
+from sixfold.distributed.logical_shards import shard_bounds
 from sixfold.distributed.process_group import Communicator
 from sixfold.lca.phases import Phases
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
-
-
-def bounds(size: int, parts: int, part: int) -> tuple[int, int]:
-    """First and one-past-last of a part of nearly equal parts.
-
-    >>> [bounds(7, 3, part) for part in range(3)]
-    [(0, 2), (2, 4), (4, 7)]
-    """
-    return part * size // parts, (part + 1) * size // parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +91,8 @@ class Tiles:
     def _tile(self, rank: int) -> Tile:
         row, column = divmod(rank, self.shape[1])
         return Tile(
-            rows=bounds(self.positions[0], self.shape[0], row),
-            columns=bounds(self.positions[1], self.shape[1], column),
+            rows=shard_bounds(self.positions[0], self.shape[0], row),
+            columns=shard_bounds(self.positions[1], self.shape[1], column),
             taps=self.phases.geometry.taps,
             skip=self.phases.skip,
             whole=self.phases.grid,

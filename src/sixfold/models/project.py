@@ -5,13 +5,13 @@ module has been imported, what it imported and opened by names that it put toget
 (`sixfold.models.loaded`).
 """
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sixfold.core.errors import RunError, UserError
+from sixfold.core.files import file_sha256
 from sixfold.core.project_imports import ImportWalk
 from sixfold.models.arguments import parse_arguments
 from sixfold.models.importing import place, places_of
@@ -57,7 +57,7 @@ def project_files(name: str, arguments: str = "") -> ProjectFiles:
 def project_hashes(name: str, arguments: str = "") -> dict[str, str]:
     """SHA-256 of every file of `project_files`, by its name relative to the project's directory."""
     found = project_files(name, arguments)
-    return relative_names(name, {file: sha256(file) for file in (*found.early, *found.late)})
+    return relative_names(name, {file: file_sha256(file) for file in (*found.early, *found.late)})
 
 
 def relative_names(name: str, hashes: Mapping[Path, str]) -> dict[str, str]:
@@ -79,12 +79,12 @@ def changed_files(name: str, arguments: str, before: Mapping[str, str]) -> list[
         return []
     try:
         directory, found = _directory(name), project_files(name, arguments)
-        now = relative_names(name, {file: sha256(file) for file in found.early})
+        now = relative_names(name, {file: file_sha256(file) for file in found.early})
     except UserError:
         return []
     for file in {*before} - {*now}:  # those that it used only when it was built
         if (path := directory / file).is_file():
-            now[file] = sha256(path)
+            now[file] = file_sha256(path)
     return sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
 
 
@@ -94,7 +94,7 @@ def refuse_edited(name: str, source: Mapping[str, str]) -> None:
     changed = [
         file
         for file, before in source.items()
-        if (directory / file).is_file() and sha256(directory / file) != before
+        if (directory / file).is_file() and file_sha256(directory / file) != before
     ]
     if changed:
         raise RunError(
@@ -102,12 +102,6 @@ def refuse_edited(name: str, source: Mapping[str, str]) -> None:
             "the rest of it would be of another network: put the file back and go on with "
             "--resume, or start anew with --overwrite"
         )
-
-
-def sha256(file: Path) -> str:
-    """Hash of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _relative(file: Path, directory: Path) -> str:

@@ -22,12 +22,12 @@ from typing import Any
 from sixfold import data
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_json
+from sixfold.core.files import file_sha256, write_json
 from sixfold.core.life_cycle import RECORD
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.models.config import ModelConfig
-from sixfold.models.project import project_files, relative_names, sha256
+from sixfold.models.project import project_files, relative_names
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
 from sixfold.training.model_card import ModelCard, edited, weights_file
@@ -147,7 +147,7 @@ def inputs_of(
         # One that is not there is refused by whoever reads it.
         with contextlib.suppress(OSError, UserError):
             path = weights_file(path) if path.is_dir() else path
-            found[str(path)] = {"option": option, "sha256": sha256(path)}
+            found[str(path)] = {"option": option, "sha256": file_sha256(path)}
     named = {_name(one): one for one in datasets}
     return Inputs(
         files=found,
@@ -167,7 +167,7 @@ def _network_files(
     for model in models:
         files = project_files(model.model, model.model_args)
         for path in (*files.early, *files.late):
-            found[str(path)] = {"option": f"--model {model.model}", "sha256": sha256(path)}
+            found[str(path)] = {"option": f"--model {model.model}", "sha256": file_sha256(path)}
         late |= {str(path) for path in files.late}
     return found, frozenset(late)
 
@@ -190,7 +190,7 @@ def _refuse_strange(record: Mapping[str, Any]) -> None:
 def _as_it_is(name: str, option: str) -> dict[str, str] | None:
     """What a file holds now; None if it is gone."""
     path = Path(name)
-    return {"option": option, "sha256": sha256(path)} if path.is_file() else None
+    return {"option": option, "sha256": file_sha256(path)} if path.is_file() else None
 
 
 def training_inputs(config: TrainConfig) -> Inputs:

@@ -21,10 +21,10 @@ from torch import Tensor
 from sixfold.core.files import explained
 from sixfold.core.tensor_file import (
     CODES,
-    DamagedFileError,
     Entry,
     Header,
     in_file_order,
+    read_exactly,
     read_header,
 )
 from sixfold.distributed.process_group import Communicator
@@ -153,13 +153,6 @@ def _in_file_order(pieces: Sequence[Piece]) -> list[Piece]:
     return sorted(pieces, key=lambda piece: in_file_order(piece.name, piece.entry.itemsize))
 
 
-def _read_exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) != count:
-        raise DamagedFileError("it is cut short")
-    return data
-
-
 def _row_blocks(piece: Piece, box: Box) -> Iterator[Box]:
     """A box in runs of whole rows (of the first dim), each of no more than a block's bytes."""
     row_bytes = max(prod(piece.view[1:]) * piece.value.dtype.itemsize, 1)
@@ -205,7 +198,7 @@ def _read_piece(file: BinaryIO, start: int, piece: Piece, box: Box) -> None:
     for block in _row_blocks(piece, box):
         first, last = block[0]
         file.seek(start + first * row * target.itemsize)
-        data = _read_exactly(file, (last - first) * row * target.itemsize)
+        data = read_exactly(file, (last - first) * row * target.itemsize)
         rows = np.frombuffer(data, target.dtype).reshape(last - first, *piece.view[1:])
         whole: Box = ((first, last), *((0, length) for length in piece.view[1:]))
         target[slices(block, box)] = rows[slices(block, whole)]
