@@ -1,5 +1,6 @@
 """Which cases of a test run in `make test`, and which only in `make test-full`."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,4 +14,14 @@ def quick(cases: Iterable[Any], *chosen: Any) -> list[Any]:
     assert not missing, f"no such cases: {missing}"
     return [
         case if case in chosen else pytest.param(case, marks=pytest.mark.full) for case in found
+    ]
+
+
+def quick_pairs(first: Iterable[Any], second: Iterable[Any], *chosen: tuple[Any, Any]) -> list[Any]:
+    """All pairs of two parameters, of which only the chosen ones run in `make test`."""
+    found = list(itertools.product(first, second))
+    missing = [pair for pair in chosen if pair not in found]
+    assert not missing, f"no such pairs: {missing}"
+    return [
+        pair if pair in chosen else pytest.param(*pair, marks=pytest.mark.full) for pair in found
     ]

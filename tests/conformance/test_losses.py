@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from tests.conformance.losses import ROWS, write_table
-from tests.marks import quick
+from tests.marks import quick, quick_pairs
 from torch import nn
 
 import sixfold
@@ -42,6 +42,8 @@ CASES: dict[str, dict[str, Any]] = {
     "own of both": {"loss": f"{HERE}:own_of_both", **TWO},
 }
 
+BF16, PIECES = {"precision": "bf16"}, {"micro_batch": "4", "shards": 1}
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -68,8 +70,19 @@ def test_the_bits_do_not_depend_on_the_workers(
             assert found[figure] == first[figure], (kind, workers, figure)
 
 
-@pytest.mark.parametrize("strategy", ["local_sgd", "hogwild", "param_server", "model_parallel"])
-@pytest.mark.parametrize("name", ["binary", "multi_label", "mse", "own", "two heads"])
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    quick_pairs(
+        ["binary", "multi_label", "mse", "own", "two heads"],
+        ["local_sgd", "hogwild", "param_server", "model_parallel"],
+        ("binary", "hogwild"),
+        ("multi_label", "param_server"),
+        ("mse", "model_parallel"),
+        ("own", "local_sgd"),
+        ("two heads", "model_parallel"),
+        ("two heads", "local_sgd"),
+    ),
+)
 def test_every_strategy_trains_with_it(data: str, tmp_path: Path, name: str, strategy: str) -> None:
     config = settings(data, name, tmp_path / "run", strategy=strategy, workers=2)
     if (name, strategy) == ("two heads", "model_parallel"):
@@ -83,9 +96,18 @@ def test_every_strategy_trains_with_it(data: str, tmp_path: Path, name: str, str
     assert any("eval_loss" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["mse", "multi_label", "own", "two heads"])
-@pytest.mark.parametrize("more", [{"precision": "bf16"}, {"micro_batch": "4", "shards": 1}])
-def test_narrow_numbers_and_pieces(
+@pytest.mark.parametrize(
+    ("name", "more"),
+    quick_pairs(
+        ["mse", "multi_label", "own", "two heads"],
+        [BF16, PIECES],
+        ("mse", BF16),
+        ("multi_label", PIECES),
+        ("own", PIECES),
+        ("two heads", BF16),
+    ),
+)
+def test_low_precision_and_micro_batches(
     data: str, tmp_path: Path, name: str, more: dict[str, Any]
 ) -> None:
     found = train(settings(data, name, tmp_path / "run", **more))

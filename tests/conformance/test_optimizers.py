@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.marks import quick
+from tests.marks import quick, quick_pairs
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import Engine
@@ -88,8 +88,18 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("rule", ["nesterov", "nadam in groups", "clipped and averaged"])
+@pytest.mark.parametrize(
+    ("rule", "strategy"),
+    quick_pairs(
+        ["nesterov", "nadam in groups", "clipped and averaged"],
+        STRATEGIES,
+        ("nesterov", "hogwild"),
+        ("nadam in groups", "param_server"),
+        ("nadam in groups", "model_parallel"),
+        ("clipped and averaged", "local_sgd"),
+        ("clipped and averaged", "model_parallel"),
+    ),
+)
 def test_every_strategy_uses_any_rule_and_takes_it_up_again(
     configure: Configure, tmp_path: Path, strategy: str, rule: str
 ) -> None:
