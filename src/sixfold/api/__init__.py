@@ -14,11 +14,8 @@ __all__ = ["TrainResult", "TuneResult", "lr_find", "open_run", "train", "tune"]
 __getattr__ = lazy(
     __name__,
     {
-        "TrainResult": "result",
-        "TuneResult": "tuning",
-        "lr_find": "functions",
-        "open_run": "result",
-        "train": "functions",
-        "tune": "tuning",
+        "functions": ("lr_find", "train"),
+        "result": ("TrainResult", "open_run"),
+        "tuning": ("TuneResult", "tune"),
     },
 )

@@ -1,15 +1,16 @@
 """Names of a package that are imported when they are first used."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
-def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package: public name -> the module of the package that has it.
+def lazy(package: str, exports: Mapping[str, Collection[str]]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package: module of the package -> its public names.
 
-    No module may have the name of what it is a home of: Python would put the module in its place.
+    No module may have a name that it exports: Python would put the module in its place.
     """
+    homes = {name: module for module, names in exports.items() for name in names}
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in homes:

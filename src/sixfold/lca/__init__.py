@@ -36,13 +36,12 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "DynamicsConfig": "config",
-        "Geometry": "geometry",
-        "LCA": "module",
-        "LCATransformer": "transformer",
-        "LateralInhibition": "interaction",
-        "Solution": "solver",
-        "Solver": "solver",
-        "load_dictionary": "dictionary",
+        "config": ("DynamicsConfig",),
+        "dictionary": ("load_dictionary",),
+        "geometry": ("Geometry",),
+        "interaction": ("LateralInhibition",),
+        "module": ("LCA",),
+        "solver": ("Solution", "Solver"),
+        "transformer": ("LCATransformer",),
     },
 )

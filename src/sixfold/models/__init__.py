@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 __getattr__ = lazy(
     __name__,
     {
-        "build": "building",
-        "check": "checking",
-        "check_origin": "origin",
-        "names": "zoo",
-        "source_file": "importing",
+        "building": ("build",),
+        "checking": ("check",),
+        "importing": ("source_file",),
+        "origin": ("check_origin",),
+        "zoo": ("names",),
     },
 )

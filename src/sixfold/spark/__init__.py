@@ -27,10 +27,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "SixfoldClassificationModel": "model",
-        "SixfoldClassifier": "estimator",
-        "SixfoldRegressionModel": "model",
-        "SixfoldRegressor": "estimator",
-        "predict_udf": "model",
+        "estimator": ("SixfoldClassifier", "SixfoldRegressor"),
+        "model": ("SixfoldClassificationModel", "SixfoldRegressionModel", "predict_udf"),
     },
 )

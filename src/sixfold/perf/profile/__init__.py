@@ -23,13 +23,8 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "FunctionCost": "cost",
-        "LayerCost": "cost",
-        "Machine": "machine",
-        "layer_costs": "layers",
-        "load_machine": "machine",
-        "measure_machine": "machine",
-        "save_machine": "machine",
-        "total": "layers",
+        "cost": ("FunctionCost", "LayerCost"),
+        "layers": ("layer_costs", "total"),
+        "machine": ("Machine", "load_machine", "measure_machine", "save_machine"),
     },
 )
