@@ -163,7 +163,7 @@ def test_local_has_the_bits_of_one_worker(
     "case", ["batch 10", pytest.param("batch-norm of the batch", marks=pytest.mark.full)]
 )
 @pytest.mark.parametrize(
-    "master", [SPARK[1], *(pytest.param(m, marks=pytest.mark.full) for m in (SPARK[0], SPARK[2]))]
+    "master", quick(SPARK, "spark_standalone")
 )
 def test_spark_has_the_bits_of_one_worker(
     configure: Configure,
