@@ -2,8 +2,8 @@
 
 * **Points**: a 1x1 convolution of maps in the order N H W C is one product of matrices, without
   any copy; its weights' gradient goes straight to its place.
-* **Winograd**: 3x3 kernels of stride 1 between whole panels of channels, in float32, by kernels of
-  our own with fewer multiplications (`sixfold.training.native.winograd`).
+* **Winograd**: 3x3 kernels of stride 1 between 32 channels or more, multiples of 16, in float32, by
+  kernels of our own with fewer multiplications (`sixfold.training.native.winograd`).
 * **Patches**: else, where a shard has no more output pixels than the layer has maps, the library
   spends most of its time on bringing weights into its own order and their gradient back. Then the
   patches under the kernel, which are fewer than the weights, are copied instead (im2col), and
