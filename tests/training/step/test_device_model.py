@@ -71,19 +71,19 @@ def pixels(count: int, size: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def both(
-    network: nn.Module, *, device: torch.device = CPU, narrow: torch.dtype | None = None
+    network: nn.Module, *, device: torch.device = CPU, compute_dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     """The payloads of one shard: by the ordinary step, and on a device; some steps further on."""
-    dtype = torch.float32 if narrow else torch.float64
-    maker = BatchMaker(Statistics(), "float32" if narrow else "float64")
+    dtype = torch.float32 if compute_dtype else torch.float64
+    maker = BatchMaker(Statistics(), "float32" if compute_dtype else "float64")
     raw, labels = pixels(9)
     augment = Augment(pad=2, flip=True)
     ready = maker.normalise(augment.apply(raw.numpy().copy(), 5))
     network = network.to(dtype)
-    steps = [Step(copy.deepcopy(network), seed=3, narrow=narrow) for _ in range(2)]
+    steps = [Step(copy.deepcopy(network), seed=3, compute_dtype=compute_dtype) for _ in range(2)]
     host, elsewhere = steps
     elsewhere.backend = DeviceModel(
-        elsewhere, device, DevicePreprocessing(maker, 2, device), narrow
+        elsewhere, device, DevicePreprocessing(maker, 2, device), compute_dtype
     )
     outs = [step.new_payload() for step in steps]
     for number in (0, 1):
@@ -139,10 +139,10 @@ def test_networks_of_the_zoo(name: str) -> None:
 
 def test_bf16_is_as_near_as_bf16_is() -> None:
     torch.manual_seed(0)
-    wanted, found = both(with_everything(), narrow=torch.bfloat16)
+    wanted, found = both(with_everything(), compute_dtype=torch.bfloat16)
     assert found.dtype == torch.float32
     assert (wanted - found).norm() < 0.02 * wanted.norm()
-    assert not torch.equal(wanted, both(with_everything(), narrow=None)[0].float())
+    assert not torch.equal(wanted, both(with_everything(), compute_dtype=None)[0].float())
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])

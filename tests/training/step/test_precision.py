@@ -41,8 +41,8 @@ def shard_of(shape: Shape) -> Shard:
     return Shard(index=0, images=images, labels=torch.arange(16) % 10)
 
 
-def gradient(name: str, shape: Shape, narrow: torch.dtype | None) -> tuple[Tensor, Step]:
-    step = Step(network(name, shape), seed=0, narrow=narrow)
+def gradient(name: str, shape: Shape, compute_dtype: torch.dtype | None) -> tuple[Tensor, Step]:
+    step = Step(network(name, shape), seed=0, compute_dtype=compute_dtype)
     out = step.new_payload()
     step.shard_payload(0, shard_of(shape), out)
     return out, step

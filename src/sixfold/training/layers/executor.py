@@ -41,7 +41,7 @@ class LayerExecutor:
         model: the network.
         parameters: its trainable parameters, in the order in which gradients are wanted.
         whole: leave the whole network to autograd.
-        narrow: the parameters in fewer bits (`sixfold.training.step.precision`), to compute with.
+        copies: of the parameters, of the dtype to compute with (`sixfold.training.step.precision`).
 
     Attributes:
         links: what is run, in order; `run` is the same as one.
@@ -55,10 +55,10 @@ class LayerExecutor:
         parameters: Parameters,
         *,
         whole: bool = False,
-        narrow: Sequence[Tensor] | None = None,
+        copies: Sequence[Tensor] | None = None,
     ) -> None:
         self._model = model
-        weights = Weights(parameters, narrow)
+        weights = Weights(parameters, copies)
         self.left: dict[str, str] = {}
         layers: Layers = [model] if whole else read(model, self.left)
         self.made = weights.made

@@ -38,11 +38,11 @@ Made = tuple[LayerOp | None, int]
 
 
 class Weights:
-    """The trainable parameters, by their places among all, and their narrow copies."""
+    """The trainable parameters, by their places among all, and their copies to compute with."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], narrow: Sequence[Tensor] | None) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], copies: Sequence[Tensor] | None) -> None:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
-        self._narrow = narrow
+        self._copies = copies
         self.made: list[tuple[LayerOp, list[Any]]] = []
 
     def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
@@ -65,19 +65,19 @@ class Weights:
     def weight(self, parameter: nn.Parameter) -> Weight:
         """What a link computes with, and where its gradient goes."""
         place = self._places[id(parameter)]
-        return Weight(place, parameter if self._narrow is None else self._narrow[place])
+        return Weight(place, parameter if self._copies is None else self._copies[place])
 
     def autograd_link(self, module: nn.Module) -> AutogradOp:
         """A module left to autograd."""
-        return AutogradOp(module, self.owned(module), narrow=self._narrow_dtype)
+        return AutogradOp(module, self.owned(module), compute_dtype=self._compute_dtype)
 
     def autograd_join(self, module: nn.Module) -> AutogradMultiInputOp:
         """A module of several inputs left to autograd."""
-        return AutogradMultiInputOp(module, self.owned(module), narrow=self._narrow_dtype)
+        return AutogradMultiInputOp(module, self.owned(module), compute_dtype=self._compute_dtype)
 
     @property
-    def _narrow_dtype(self) -> torch.dtype | None:
-        return None if self._narrow is None else self._narrow[0].dtype
+    def _compute_dtype(self) -> torch.dtype | None:
+        return None if self._copies is None else self._copies[0].dtype
 
 
 class Reshape(nn.Module):

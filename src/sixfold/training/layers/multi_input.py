@@ -133,14 +133,14 @@ class AutogradMultiInputOp:
         module: nn.Module,
         parameters: Sequence[tuple[int, nn.Parameter]],
         *,
-        narrow: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
-        self._module, self._narrow, self._owned = module, narrow, parameters
+        self._module, self._compute_dtype, self._owned = module, compute_dtype, parameters
         self.has_weights = bool(parameters)
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
         """Whatever the module takes."""
-        with torch.enable_grad(), autocast(self._narrow):
+        with torch.enable_grad(), autocast(self._compute_dtype):
             given = [
                 value.detach().requires_grad_() if is_wanted else value
                 for value, is_wanted in zip(values, wanted, strict=True)

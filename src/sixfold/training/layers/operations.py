@@ -238,15 +238,15 @@ NO_VIEW = "view size is not compatible"
 """What torch says of `x.view(len(x), -1)` where images lie in the order N H W C."""
 
 
-def autocast(narrow: torch.dtype | None) -> AbstractContextManager[Any]:
+def autocast(compute_dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """The numbers in which autograd's convolutions and products compute."""
-    return nullcontext() if narrow is None else torch.autocast("cpu", dtype=narrow)
+    return nullcontext() if compute_dtype is None else torch.autocast("cpu", dtype=compute_dtype)
 
 
 class AutogradOp:
     """Any module at all, in its current mode, differentiated by autograd.
 
-    Its trainable parameters come with their places among all; `narrow` is the type in which
+    Its trainable parameters come with their places among all; `compute_dtype` is the type in which
     torch.autocast lets its convolutions and products compute.
     """
 
@@ -255,9 +255,9 @@ class AutogradOp:
         module: nn.Module,
         parameters: Sequence[tuple[int, nn.Parameter]],
         *,
-        narrow: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
-        self._module, self._narrow = module, narrow
+        self._module, self._compute_dtype = module, compute_dtype
         self._places = [place for place, _ in parameters]
         self._parameters = [parameter for _, parameter in parameters]
         self.has_weights = bool(parameters)
@@ -268,7 +268,7 @@ class AutogradOp:
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """Whatever the module takes."""
         x = x.detach()
-        with torch.enable_grad(), autocast(self._narrow):
+        with torch.enable_grad(), autocast(self._compute_dtype):
             x = x.requires_grad_() if wanted else x
             # Layers before this one may have kept what an activation in place would overwrite.
             y = self._run(x.clone() if self._works_in_place else x)

@@ -35,7 +35,7 @@ class DeviceModel:
         step: of the host, ready for its first shard.
         device: where the copy lives.
         pictures: makes pixels into images there.
-        narrow: in which numbers torch.autocast lets layers compute, if in others.
+        compute_dtype: of torch.autocast, if layers compute in another than that of the weights.
 
     Attributes:
         model: the copy; its weights are those of the last `refresh`.
@@ -46,12 +46,12 @@ class DeviceModel:
         step: Step,
         device: torch.device,
         pictures: DevicePreprocessing,
-        narrow: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         if device.type == CUDA:
             torch.cuda.set_device(device)
         self._host, self._draw, self._loss = step.state, step.draw, step.loss
-        self._device, self._pictures, self._narrow = device, pictures, narrow
+        self._device, self._pictures, self._compute_dtype = device, pictures, compute_dtype
         # All copies draw from the one key that the step has entered.
         self.model = copy.deepcopy(step.model, {id(step.draw): step.draw}).to(device)
         self._joined = JoinedOutputs(self.model) if self._loss.several else None
@@ -160,10 +160,10 @@ class DeviceModel:
             extras[3] = own if partners is None else partners.mixed(own, others[1].sum())
 
     def _scores(self, images: Tensor) -> Tensor:
-        if self._narrow is None:
+        if self._compute_dtype is None:
             scores: Tensor = (self._joined or self.model)(images)
             return scores
         # Weights that were rounded once must not be kept from one replay to the next.
-        with torch.autocast(self._device.type, dtype=self._narrow, cache_enabled=False):
-            narrow: Tensor = (self._joined or self.model)(images)
-        return narrow
+        with torch.autocast(self._device.type, dtype=self._compute_dtype, cache_enabled=False):
+            outputs: Tensor = (self._joined or self.model)(images)
+        return outputs

@@ -49,10 +49,10 @@ def in_precision(network: nn.Module, precision: str) -> nn.Module:
     return network.double() if weights_dtype(precision) == torch.float64 else network.float()
 
 
-def narrow_dtype(precision: str) -> torch.dtype | None:
+def compute_dtype_of(precision: str) -> torch.dtype | None:
     """In which numbers layers compute, if in others than the weights are kept in.
 
-    >>> narrow_dtype("bf16"), narrow_dtype("float32")
+    >>> compute_dtype_of("bf16"), compute_dtype_of("float32")
     (torch.bfloat16, None)
     """
     return torch.bfloat16 if precision == BF16 else None
@@ -69,7 +69,7 @@ def slow_bf16() -> str | None:
     )
 
 
-class NarrowCopy:
+class CastCopy:
     """A copy of all weights in fewer bits.
 
     Args:

@@ -39,7 +39,7 @@ from sixfold.training.step.flat import FlatState
 from sixfold.training.step.lockstep import Lockstep, SharedState, TotalSum, replay
 from sixfold.training.step.micro_batches import MicroBatch, choose, micro_batches
 from sixfold.training.step.norm_sync import synchronise_norms
-from sixfold.training.step.precision import NarrowCopy, narrow_dtype
+from sixfold.training.step.precision import CastCopy, compute_dtype_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class Step:
             are replaced by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
         seed: of the run.
         sync_norms: batch-norm over the whole batch instead of over each shard.
-        narrow: in which numbers layers compute, if in others than the weights are kept in; see
+        compute_dtype: with which layers compute, if with another than that of the weights; see
             `sixfold.training.step.precision`.
         loss: what is made small; cross-entropy if absent.
 
@@ -147,7 +147,7 @@ class Step:
         *,
         seed: int,
         sync_norms: bool = False,
-        narrow: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
         loss: Loss | None = None,
     ) -> None:
         self.draw = Draw(seed)
@@ -161,7 +161,7 @@ class Step:
             model = synchronise_norms(model, self.lockstep)
         self.model = model
         self.state = FlatState(model)
-        self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
+        self._copies = None if compute_dtype is None else CastCopy(self.state, compute_dtype)
         self._joined = JoinedOutputs(model) if self.loss.several else None
         # Within a synchronised norm all shards meet, which only a whole graph can wait for, or a
         # network that was made for it.
@@ -169,7 +169,7 @@ class Step:
             self._joined or model,
             self.state.trainable,
             whole=self.loss.several or (sync_norms and not isinstance(model, StagedNetwork)),
-            narrow=None if self._narrow is None else self._narrow.views(),
+            copies=None if self._copies is None else self._copies.views(),
         )
         if self.loss.several:
             self.chain.left[type(model).__name__] = "it has several outputs"
@@ -293,7 +293,7 @@ class Step:
 
     def _refresh(self) -> None:
         """Let all copies of the weights follow them."""
-        for copied in (self._narrow, self.backend):
+        for copied in (self._copies, self.backend):
             if copied is not None:
                 copied.refresh()
 
@@ -448,18 +448,18 @@ def open_step(
         loss: what is made small; cross-entropy if absent.
     """
     training = config.training
-    narrow = narrow_dtype(training.precision)
+    compute_dtype = compute_dtype_of(training.precision)
     step = Step(
         model,
         seed=training.seed,
         sync_norms=training.batch_norm == "sync",
-        narrow=narrow,
+        compute_dtype=compute_dtype,
         loss=loss,
     )
     if step.lockstep is not None:
         step.micro_batch = MicroBatch(obstacle="--batch-norm sync lets all shards advance together")
     elif shape is not None and config.compute.device == CPU:
-        step.micro_batch = choose(step.model, shape, config, narrow or step.state.dtype)
+        step.micro_batch = choose(step.model, shape, config, compute_dtype or step.state.dtype)
     return step
 
 

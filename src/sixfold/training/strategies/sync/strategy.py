@@ -42,7 +42,7 @@ from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
-from sixfold.training.step.precision import narrow_dtype
+from sixfold.training.step.precision import compute_dtype_of
 from sixfold.training.step.preprocessing import DevicePreprocessing
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
@@ -156,7 +156,7 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     replica = None
     if device is not None:
         pictures = DevicePreprocessing(plan.make_batch, plan.augment.pad, device)
-        replica = DeviceModel(step, device, pictures, narrow_dtype(training.precision))
+        replica = DeviceModel(step, device, pictures, compute_dtype_of(training.precision))
         step.backend = replica
     optimizer = whole_optimizer(config.optimizer, step.state)
     optimizer = begin(config.initialization, step.state, optimizer)
