@@ -20,6 +20,7 @@ from sixfold.perf.plan.kernels import (
 )
 from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.perf.profile.layers import layer_costs
+from sixfold.training.native import winograd
 
 
 def _samples(count: int) -> list[Sample]:
@@ -62,6 +63,22 @@ def test_kinds_are_told_apart() -> None:
     costs = layer_costs(network, (8, 16, 16), 2, loss=False)
     kinds = [kind_of(cost) for layer in costs for cost in layer.functions]
     assert kinds == ["conv", "depthwise", "norm", "pointwise", "pool", None, "linear"]
+
+
+@pytest.mark.skipif(not winograd.is_used(), reason="without the C module")
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (nn.Conv2d(32, 48, 3, padding=1), "conv 3x3"),
+        (nn.Conv2d(32, 48, 3), "conv 3x3"),
+        (nn.Conv2d(32, 48, 3, stride=2), "conv"),
+        (nn.Conv2d(32, 48, 1), "conv"),
+        (nn.Conv2d(16, 48, 3), "conv"),
+    ],
+)
+def test_convolutions_with_fewer_multiplications_are_a_kind(layer: nn.Module, kind: str) -> None:
+    costs = layer_costs(nn.Sequential(nn.Conv2d(3, layer.in_channels, 1), layer), (3, 16, 16), 2)  # type: ignore[arg-type]
+    assert [kind_of(cost) for cost in costs[1].functions] == [kind]
 
 
 def test_real_layers_are_timed_and_kept() -> None:

@@ -21,12 +21,15 @@ from torch import nn
 
 from sixfold.perf.profile.cost import FunctionCost, LayerCost
 from sixfold.perf.profile.layers import layer_costs
+from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.native import winograd
 from sixfold.training.native.max_pool import MaxPoolReLU2d
 
 Floats = NDArray[np.float64]
 
 PER_KIND = {
-    "conv": 140,
+    "conv": 120,
+    "conv 3x3": 40,
     "depthwise": 40,
     "linear": 40,
     "pool": 25,
@@ -34,8 +37,10 @@ PER_KIND = {
     "norm": 30,
     "pointwise": 30,
 }
-"""Shapes of each kind; convolutions differ most."""
+"""Shapes of each kind, convolutions differing most; "conv 3x3" are those that
+`sixfold.training.native.winograd` computes."""
 MOST_FLOPS, MOST_BYTES = 4e8, 4e7
+_CONVOLUTIONS = ("conv", "conv 3x3", "depthwise")
 REPEATS = 3
 RIDGE = 1e-2
 _FREE = {"flatten", "reshape", "view", "squeeze", "identity", "dropout", "getitem"}
@@ -81,12 +86,24 @@ def kind_of(cost: FunctionCost) -> str | None:
         return None
     if cost.name == "conv2d":
         channels = cost.input_shapes[0][1] if cost.input_shapes else 1
-        return "depthwise" if _reduction(cost) < channels else "conv"
+        if _reduction(cost) < channels:
+            return "depthwise"
+        return "conv 3x3" if _is_for_winograd(cost) else "conv"
     if cost.name == "max_pool_relu":
         return "fused pool"
     if cost.name in ("linear", "addmm", "matmul"):
         return "linear"
     return next((kind for kind in ("pool", "norm") if kind in cost.name), "pointwise")
+
+
+def _is_for_winograd(cost: FunctionCost) -> bool:
+    """By shapes, of which the kernel's is the length of the sums over the channels."""
+    if not winograd.is_used() or not cost.input_shapes or len(cost.input_shapes[0]) != 4:
+        return False
+    (_, channels, *size), (_, maps, *out) = cost.input_shapes[0], cost.output_shape
+    has_unit_steps = all(abs(a - b) <= 2 for a, b in zip(size, out, strict=True))
+    of_nine = round(_reduction(cost)) == 9 * channels
+    return of_nine and has_unit_steps and winograd.suit_channels(channels, maps)
 
 
 def _reduction(cost: FunctionCost) -> float:
@@ -153,6 +170,8 @@ def network_s(kernels: Kernels, costs: Iterable[LayerCost]) -> float:
     for layer in costs:
         for cost in layer.functions:
             kind = kind_of(cost)
+            if kind not in kernels.weights and kind in _CONVOLUTIONS:
+                kind = "conv"  # of a table that was measured before these were a kind
             if kind is not None and kind in kernels.weights:
                 took += kernels.seconds(kind, features_of(cost))
     return took
@@ -190,6 +209,9 @@ def _draw(kind: str, random: np.random.Generator) -> tuple[nn.Module, tuple[int,
         layer: nn.Module = nn.Conv2d(
             channels, out, kernel, stride=stride, padding=kernel // 2, bias=bool(one(0, 1))
         )
+    elif kind == "conv 3x3":
+        channels, side = one(32, 48, 64, 128, 256), one(2, 4, 7, 8, 14, 16, 28)
+        layer = nn.Conv2d(channels, one(32, 64, 128, 256), 3, padding=1, bias=bool(one(0, 1)))
     elif kind == "depthwise":
         channels = max(channels, 8)
         layer = nn.Conv2d(
@@ -210,7 +232,7 @@ def _draw(kind: str, random: np.random.Generator) -> tuple[nn.Module, tuple[int,
         side = max(side, 2)
     else:
         layer = nn.ReLU() if one(0, 1) else nn.ReLU6()
-    return layer, (n, channels, side, side), wanted or kind not in ("conv", "depthwise")
+    return layer, (n, channels, side, side), wanted or kind not in _CONVOLUTIONS
 
 
 def _time(kind: str, layer: nn.Module, shape: tuple[int, ...], wanted: bool) -> Sample | None:
@@ -221,7 +243,7 @@ def _time(kind: str, layer: nn.Module, shape: tuple[int, ...], wanted: bool) -> 
         whole = nn.Sequential(nn.Flatten(), layer)
     costs = layer_costs(whole, (image[0], image[1], image[2]), shape[0], loss=False)
     cost = costs[-1].functions[0]
-    if wanted and kind in ("conv", "depthwise", "linear"):
+    if wanted and kind in (*_CONVOLUTIONS, "linear"):
         cost = _with_input_gradient(cost)
     features = features_of(cost)
     if features[0] > np.log(MOST_FLOPS) or features[1] > np.log(MOST_BYTES):
@@ -229,16 +251,17 @@ def _time(kind: str, layer: nn.Module, shape: tuple[int, ...], wanted: bool) -> 
     x = torch.randn(shape)
     if len(shape) == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    x.requires_grad_(wanted)
+    parameters = list(layer.parameters())
+    run = LayerExecutor(nn.Sequential(layer), parameters).run
+    out = [torch.zeros_like(parameter) for parameter in parameters]
     took = []
-    for _ in range(REPEATS + 1):
-        began = time.thread_time()
-        y = layer(x)
-        y.backward(torch.ones_like(y))
-        took.append(time.thread_time() - began)
-        layer.zero_grad()
-        x.grad = None
-    return Sample(kind=kind, features=features, seconds=max(min(took[1:]), 1e-7))
+    with torch.no_grad():
+        for _ in range(REPEATS + 1):
+            began = time.thread_time()
+            y, saved = run.forward(x, wanted)
+            run.backward(saved, torch.ones_like(y), out, wanted)
+            took.append(time.thread_time() - began)
+    return Sample(kind=kind_of(cost) or kind, features=features, seconds=max(min(took[1:]), 1e-7))
 
 
 def _with_input_gradient(cost: FunctionCost) -> FunctionCost:

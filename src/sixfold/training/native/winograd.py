@@ -43,14 +43,18 @@ def suits(x: Tensor, weight: Tensor, padding: Sequence[int]) -> bool:
         tuple(weight.shape[2:]) == (3, 3)
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and channels % LANES == maps % LANES == 0
-        and min(channels, maps) >= FEWEST_CHANNELS
+        and suit_channels(channels, maps)
         and max(padding) <= 2
         and weight.is_contiguous()
         and x.is_contiguous(memory_format=torch.channels_last)
         and _tiles(x, padding) >= FEWEST_TILES
         and is_used()
     )
+
+
+def suit_channels(channels: int, maps: int) -> bool:
+    """Whether so many of the input and of the output come in whole vectors, and are enough."""
+    return channels % LANES == maps % LANES == 0 and min(channels, maps) >= FEWEST_CHANNELS
 
 
 def _tiles(x: Tensor, padding: Sequence[int]) -> int:
