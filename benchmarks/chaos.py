@@ -1,7 +1,9 @@
 """Ranks are killed, or stopped, at random moments of a training: what is lost, and for how long.
 
 Every run must end in the same weights as one that nothing happens to. A stall is the time from the
-last step of a view to the first of the next.
+last step of a view to the first of the next. Where ranks wait for a replacement it holds the start
+of that process, so told is also how long it was from when a replacement had joined, with its part
+of the network still to be built.
 
 Ranks of model_parallel and local_sgd are killed when all of them are there: two at once may be more
 than they promise to outlive.
@@ -25,13 +27,17 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 
 import sixfold
+from sixfold.core.run_directory import read_json_lines
 from sixfold.distributed.engines import open_engine
+from sixfold.distributed.process_group import elastic
+from sixfold.distributed.process_group.views import MemberId, Membership, Notice
 
 SETTINGS: dict[str, Any] = {
     "data": "synthetic:400x3x8x8",
@@ -92,15 +98,43 @@ class Killer:
             self.left -= 1
 
 
-def run(options: argparse.Namespace, engine: str, workers: int, killer: Killer | None) -> Any:
-    """Train; the result."""
+class Readiness(Membership):
+    """Notes when replacements had joined, in the launcher."""
+
+    times: ClassVar[list[float]] = []
+
+    def become_ready(self, member: MemberId, view: int) -> list[Notice]:
+        """A process waits for a view; the first time it does not come from another."""
+        if view == 0:
+            self.times.append(time.time())
+        return super().become_ready(member, view)
+
+
+def besides_relaunch(folder: str, views: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The stall of each view but the first, counted from when the last process had joined."""
+    lines = read_json_lines(Path(folder, "metrics.jsonl"))
+    ends = {line["step"]: line["time"] for line in lines if "loss" in line}
+    found = []
+    for view in views[1:]:
+        end = ends.get(view["first_step"])
+        if end is not None:
+            ready = max((at for at in Readiness.times if at < end), default=0.0)
+            found.append(min(view["stall_s"], end - ready))
+    return found
+
+
+def run(
+    options: argparse.Namespace, engine: str, workers: int, killer: Killer | None
+) -> tuple[Any, list[float]]:
+    """Train; the result, and stalls without the start of replacements."""
     steps, strategy = options.steps, options.strategy
     with tempfile.TemporaryDirectory() as folder:
         settings = {**SETTINGS, "workers": workers, "steps": steps, "max_restarts": 1000}
         settings |= {"engine": engine, "strategy": strategy}
         config = sixfold.configure(**settings, out=folder)
         try:
-            return sixfold.train(config, on_event=killer or (lambda _: None))
+            found = sixfold.train(config, on_event=killer or (lambda _: None))
+            return found, besides_relaunch(folder, found.views)
         finally:
             if killer is not None:
                 killer.end()
@@ -118,6 +152,7 @@ def main() -> None:
     parser.add_argument("--master", help="of Spark")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    vars(elastic)["Membership"] = Readiness
     with contextlib.ExitStack() as stack:
         if options.engine == "spark":  # one session for all runs, which take up the active one
             stack.enter_context(open_engine("spark", master=options.master))
@@ -130,18 +165,20 @@ def strike(options: argparse.Namespace) -> None:
     is_sync = options.strategy == "sync"
     calm: dict[int, str] = {}  # the hash of a run that nothing happens to, by ranks
     left, stalls, lost, same, runs = options.kills, list[float](), list[int](), 0, 0
+    without = list[float]()
     while left > 0:
         workers = 2 + runs % (3 if options.engine == "local" else 2)
         ranks = 1 if is_sync else workers
         if ranks not in calm:
-            calm[ranks] = run(options, "local", ranks, None).weights_sha256
+            calm[ranks] = run(options, "local", ranks, None)[0].weights_sha256
         expected = calm[ranks]
         least = 2 if is_sync else workers
         executors = options.engine == "spark"
         most = min(left, -(-options.kills // 3))  # so that there are runs of several sizes
         killer = Killer(most, number, chance, executors=executors, least=least)
         began = time.monotonic()
-        found = run(options, options.engine, workers, killer)
+        found, more = run(options, options.engine, workers, killer)
+        without += more
         kills = most - killer.left
         left -= kills
         runs, same = runs + 1, same + (found.weights_sha256 == expected)
@@ -156,7 +193,8 @@ def strike(options: argparse.Namespace) -> None:
     print(
         f"{options.kills - left} times SIG{options.signal}: {same} of {runs} runs with the same "
         f"weights; at most {max(lost)} steps made again at a time; stall median "
-        f"{statistics.median(stalls):.3f} s, worst {max(stalls):.3f} s"
+        f"{statistics.median(stalls):.3f} s, worst {max(stalls):.3f} s, from when a replacement "
+        f"had joined {statistics.median(without):.3f} s, {max(without):.3f} s"
     )
 
 
