@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command]
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        with _without_interrupts_of_py4j():
+        with _without_tracebacks_of_py4j():
             return _dispatch([word for word in words if word != "--debug"], commands)
     except (SixfoldError, MemoryError, SystemError) as error:
         if debug:
@@ -141,6 +141,9 @@ def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command]
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if out_of_memory(error):  # a library that could not be mapped, say
+            print(f"sixfold: {OUT_OF_MEMORY}", file=sys.stderr)
+            return 1
         return _own_fault(error)
 
 
@@ -197,18 +200,22 @@ def _dispatch(words: list[str], commands: Mapping[str, Command]) -> int:
 
 
 @contextmanager
-def _without_interrupts_of_py4j() -> Iterator[None]:
-    """Keep py4j from printing the traceback of a Ctrl-C that came while it waited for Spark."""
+def _without_tracebacks_of_py4j() -> Iterator[None]:
+    """Keep py4j from printing tracebacks of a Ctrl-C, or of a JVM that a signal has ended first."""
 
     def keep(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("KeyboardInterrupt while sending command")
 
-    root = logging.getLogger()
+    root, py4j, nowhere = logging.getLogger(), logging.getLogger("py4j"), logging.NullHandler()
     root.addFilter(keep)
+    py4j.addHandler(nowhere)
+    propagated, py4j.propagate = py4j.propagate, False
     try:
         yield
     finally:
         root.removeFilter(keep)
+        py4j.removeHandler(nowhere)
+        py4j.propagate = propagated
 
 
 def _joined(words: list[str]) -> list[str]:

@@ -2,13 +2,14 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sixfold.core.errors import RunError, UserError
-from sixfold.core.files import folder_of_parts, make_folder, write_atomically
+from sixfold.core.files import file_problems, folder_of_parts, make_folder, write_atomically
 
 
 def test_the_old_content_stays_until_the_new_is_whole(
@@ -51,3 +52,12 @@ def test_a_folder_of_parts_goes_with_them(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), folder_of_parts(tmp_path / "scores") as folder:
         fail(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["folder", "none/file", "/proc/file"])
+def test_a_place_where_no_file_can_be_is_told_before_the_work(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (problem,) = file_problems("--machine", tmp_path / place)
+    assert re.match(r"--machine /.*(cannot be written|must be a file in a directory)", problem)
+    assert file_problems("--machine", tmp_path / "folder/file") == []
+    assert list((tmp_path / "folder").iterdir()) == []

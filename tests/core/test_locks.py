@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import RunError, UserError
 from sixfold.core.locks import held, locked
 
 
@@ -101,3 +101,18 @@ def test_a_file_is_held_by_a_lock_beside_it(tmp_path: Path) -> None:
     with held(out, is_file=True), refused, held(out, is_file=True):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_its_folder_and_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    told = pytest.raises(RunError, match=f"no space left on the disk of {tmp_path}/run")
+    with told, held(tmp_path / "run"):
+        pass
+    monkeypatch.undo()
+    with held(tmp_path / "run"):  # let go
+        pass

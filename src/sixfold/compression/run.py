@@ -118,6 +118,7 @@ def compress(
 KIND = RunKind(
     noun="compression",
     section="compression",
+    mark="compression",
     placement=("engine", "compression.onnx"),
     leftovers=("prune-*", "share", "search", "*.sixz", "*.safetensors", "*.onnx"),
 )

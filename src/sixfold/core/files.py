@@ -93,6 +93,18 @@ def make_folder(path: Path, option: str = "--out") -> None:
         probe.unlink()
 
 
+def file_problems(option: str, path: Path) -> list[str]:
+    """Why no file can be written where `option` says; looked at before any work is done for it."""
+    path = path.expanduser()
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        return [f"{option} {path}: must be a file in a directory that exists"]
+    try:
+        make_folder(path.absolute().parent, option)
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
 @contextmanager
 def folder_of_parts(out: Path) -> Iterator[Path]:
     """A folder for the parts of a file that is joined later; it goes, whatever happens."""

@@ -59,6 +59,8 @@ class RunKind:
     section: str = "run"
     result: str = "result.json"
     page: str = "report.html"
+    # A section of the settings that runs of no other command have; empty: a training's only.
+    mark: str = ""
     # Patterns of what it leaves in its directory besides what every run does.
     leftovers: tuple[str, ...] = ()
     # Settings, as sections or `section.name`, that may differ where a run is resumed, which is
@@ -180,6 +182,7 @@ class Run:
                 f"{directory.place('config.json')} is damaged: put it back, or replace the run "
                 "with --overwrite"
             )
+        self._refuse_other_command(record)
         old, new = _flat(_with_defaults(record, self.config)), _flat(as_json(self.config))
         own = [f"{kind.section}.{name}" for name in ("out", "resume", "overwrite")]
         without = ["run" if kind.section == "run" else "", *own, *kind.placement]
@@ -211,6 +214,21 @@ class Run:
                 "with --overwrite"
             )
         self.finished = result
+
+    def _refuse_other_command(self, record: Mapping[str, Mapping[str, Any]]) -> None:
+        known = as_json(self.config)
+        strange = [
+            flag_of(name)
+            for section, values in record.items()
+            for name in values
+            if name not in known.get(section, {})
+        ]
+        if strange or (self.kind.mark and self.kind.mark not in record):
+            shown = f", with {', '.join(strange[:3])}" if strange else ""
+            raise UserError(
+                f"{self.directory} holds a run of another command{shown}: choose another --out, or "
+                "replace it with --overwrite"
+            )
 
     def _refuse_other_settings(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         changed = _differences(old, new)

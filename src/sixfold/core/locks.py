@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.errors import UserError
-from sixfold.core.files import make_folder
+from sixfold.core.files import make_folder, space_explained
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -67,8 +67,13 @@ def held(path: Path, *, is_file: bool = False) -> Iterator[None]:
     if not is_file and not path.is_dir():
         make_folder(path)
     file = path.with_name(f".{path.name}{LOCK}") if is_file else path / LOCK
-    lock = _hold(file, path)
+    lock = None
     try:
+        lock = _hold(file, path)
+        if lock is not None:
+            facts = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+            with space_explained(file.parent):
+                file.write_text(json.dumps(facts))
         yield
     finally:
         if lock is not None:
@@ -109,8 +114,6 @@ def _hold(file: Path, path: Path) -> BaseFileLock | None:
         raise UserError(message) from None
     except OSError:
         return None
-    facts = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-    file.write_text(json.dumps(facts))
     return lock
 
 

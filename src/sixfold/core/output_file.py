@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import RunError, SixfoldError, UserError
-from sixfold.core.files import folder_of_parts
+from sixfold.core.files import file_problems, folder_of_parts
 from sixfold.core.locks import held
 from sixfold.core.object_store import ObjectStore, StoreError, is_url
 
@@ -48,8 +48,8 @@ def checked_place(out: str) -> str:
             )
         return out
     path = Path(out.removeprefix("file://")).expanduser().absolute()
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--out {path}: must be a file in a directory that exists")
+    if found := file_problems("--out", path):
+        raise UserError(found)
     return str(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sixfold import data
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
-from sixfold.core.files import folder_of_parts, space_explained, write_json
+from sixfold.core.files import file_problems, folder_of_parts, space_explained, write_json
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory
@@ -25,7 +25,7 @@ from sixfold.lca.geometry import Geometry, pair
 from sixfold.training.inputs import Inputs, inputs_of
 
 MOVIES = "movies:"
-KIND = RunKind(placement=("engine", "learn.grid"), ranks_publish=True)
+KIND = RunKind(mark="learn", placement=("engine", "learn.grid"), ranks_publish=True)
 
 
 def lca_learn(
@@ -205,8 +205,8 @@ def lca_encode(
         found.append("--out FILE: give the Parquet or Arrow file for the codes")
     elif out.suffix not in (".parquet", ".arrow", ".feather"):
         found.append(f"--out {out}: must end in .parquet, .arrow or .feather")
-    elif out.is_dir() or not out.parent.is_dir():
-        found.append(f"--out {out}: must be a file in a directory that exists")
+    else:
+        found += file_problems("--out", out)
     raise_problems(found)
 
     from sixfold.lca.dictionary import dictionary_file, load_dictionary

@@ -88,7 +88,7 @@ def tickets(
         return _Search(config, run, early or opened_engine(), on_event, inputs).search()
 
 
-KIND = RunKind(noun="job", growing=("trellis",), leftovers=(DENSE, "members"))
+KIND = RunKind(noun="job", mark="trellis", growing=("trellis",), leftovers=(DENSE, "members"))
 
 
 def ticket_problems(config: TicketsConfig) -> list[str]:

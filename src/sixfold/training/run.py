@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from sixfold import data
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_json
+from sixfold.core.files import file_problems, write_json
 from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
@@ -226,6 +226,9 @@ def training_problems(config: TrainConfig) -> list[str]:
             make_callback(name)
         except UserError as error:
             found += error.problems
+    machine = config.strategy.machine
+    if is_automatic(config) and machine is not None and not Path(machine).is_file():
+        found += file_problems("--machine", Path(machine))
     if not optimizer_problems(config.optimizer):
         found += _class_problems(config.optimizer)
     return list(dict.fromkeys(found))

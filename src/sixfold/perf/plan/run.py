@@ -9,7 +9,7 @@ from typing import Any
 
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
-from sixfold.core.files import make_folder, write_atomically, write_json
+from sixfold.core.files import file_problems, make_folder, write_atomically, write_json
 from sixfold.core.html.page import Table
 from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
@@ -69,6 +69,10 @@ def plan_problems(config: PlanConfig) -> list[str]:
             f"{config.training.precision}; "
             "leave it away, and the network's own steps are timed"
         )
+    if (Path(planning.out) / "config.json").exists():
+        found.append(f"--out {planning.out}: holds a run, whose plan would be lost: choose another")
+    if planning.machine is not None and not Path(planning.machine).is_file():
+        found += file_problems("--machine", Path(planning.machine))
     if planning.what_if:
         try:
             cluster = parse_cluster(planning.what_if)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sixfold.core.errors import RunError, SixfoldError, UserError, raise_problems
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_json
+from sixfold.core.files import file_problems, write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.life_cycle import RunKind, open_run
 from sixfold.core.run_directory import RunDirectory, as_json, read_json, read_whole_json
@@ -87,7 +87,12 @@ def profile(
 
 
 KIND = RunKind(
-    noun="profile", section="profiling", result="profile.json", page="profile.html", placement=()
+    noun="profile",
+    section="profiling",
+    mark="profiling",
+    result="profile.json",
+    page="profile.html",
+    placement=(),
 )
 
 
@@ -128,10 +133,10 @@ def _machine(config: ProfileConfig, on_event: OnEvent) -> Machine:
     """This machine's limits: from the file that the settings name, or measured now."""
     named = config.profiling.machine_peaks
     file = None if named is None else Path(named).expanduser()
-    if file is not None and file.exists():
+    if file is not None and file.is_file():
         return load_machine(file)
-    if file is not None and not file.absolute().parent.is_dir():
-        raise UserError(f"--machine-peaks {file}: there is no directory {file.absolute().parent}")
+    if file is not None and (found := file_problems("--machine-peaks", file)):
+        raise UserError(found)
     on_event({"kind": "note", "text": "measuring what this machine can do (a few seconds)"})
     machine = measure_machine()
     if file is not None:

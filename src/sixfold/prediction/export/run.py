@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sixfold.compression.loading import load_network
 from sixfold.core.errors import RunError, UserError, raise_problems
 from sixfold.core.events import OnEvent
-from sixfold.core.files import explained
+from sixfold.core.files import explained, file_problems
 from sixfold.core.locks import held
 from sixfold.core.version import __version__
 from sixfold.distributed.process_group.ambient import one_thread
@@ -35,8 +35,8 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
     asked = config.exporting
     found = config.problems()
     out = Path(asked.out).expanduser().absolute()
-    if asked.out and (out.is_dir() or not out.parent.is_dir()):
-        found.append(f"--out {asked.out}: must be a file in a directory that exists")
+    if asked.out:
+        found += file_problems("--out", out)
     found += [
         f"--format {asked.chosen_format}: {why}" for why in missing_packages(asked.chosen_format)
     ]

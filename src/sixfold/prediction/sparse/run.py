@@ -3,6 +3,7 @@
 from typing import Any
 
 from sixfold.core.errors import raise_problems
+from sixfold.core.files import file_problems
 from sixfold.core.run_store import local_out
 from sixfold.prediction.sparse.config import SparseConfig
 
@@ -36,6 +37,8 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
 
     file = weights_file(forms.run)
     out = local_out(forms.out, forms.run, file.with_name("sparse.json"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    raise_problems(file_problems("--out", out))
     with one_thread():
         trusted = read_card(file, trust=forms.trust_model).model
         whole, card = load_network(file, trusted=trusted)

@@ -84,7 +84,7 @@ class QualitySweepConfig(_Varied):
 class SweepRunConfig(Settings):
     """Where the sweep is kept."""
 
-    out: str | None = option(None, "directory (default runs/sweep-<hash of the settings>)")
+    out: str | None = option(None, "directory (default runs/sweep-<kind>-<hash of the settings>)")
     resume: bool = option(
         False, "go on with what is in the directory; --vary may hold more than before"
     )

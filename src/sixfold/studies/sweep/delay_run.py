@@ -47,7 +47,7 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        config, run = begin(config, config.problems(), stack, on_event, timed=True)
+        config, run = begin(config, "delay", config.problems(), stack, on_event)
         if run.finished is not None:
             return run.finished
         plans = {_name(plan): plan for plan in sessions(config.cluster)}

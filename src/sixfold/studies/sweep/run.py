@@ -46,7 +46,8 @@ def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> d
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        config, run = begin(config, sweep_problems(config), stack, on_event, timed=True)
+        problems = sweep_problems(config)
+        config, run = begin(config, "time", problems, stack, on_event)
         if run.finished is not None:
             return run.finished
         engines = stack.enter_context(Engines())
@@ -84,7 +85,7 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        config, run = begin(config, sweep_problems(config), stack, on_event)
+        config, run = begin(config, "quality", sweep_problems(config), stack, on_event)
         if run.finished is not None:
             return run.finished
         engine = stack.enter_context(
@@ -145,25 +146,36 @@ def sweep_problems(config: TrainingsConfig) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def kind_of(name: str) -> RunKind:
+    """What the runs of a kind of sweep have in common: "time", "quality" or "delay"."""
+    return RunKind(
+        noun="sweep",
+        mark="delay" if name == "delay" else "sweep",
+        growing=("sweep", "delay", "cluster"),
+        leftovers=("members",),
+        # Times depend on where the sweep runs.
+        placement=("engine",) if name == "quality" else (),
+    )
+
+
 def begin(
     config: Any,
+    name: str,
     problems: list[str],
     stack: contextlib.ExitStack,
     on_event: OnEvent,
-    *,
-    timed: bool = False,
 ) -> tuple[Any, Run]:
     """Check, choose the directory, take hold of it, and look for what lies there.
 
-    `stack` lets go of the directory; `timed` says that figures depend on where the sweep runs.
-    Gives the settings with paths made absolute, and the sweep as a run.
+    `name` is that of the kind of sweep; `stack` lets go of the directory. Gives the settings with
+    paths made absolute, and the sweep as a run.
     """
     started = time.monotonic()
     raise_problems(problems)
     notes: list[Mapping[str, Any]] = []
     if hasattr(config, "data"):
         config = _fit_digits(config, notes.append)
-    path = run_path(config, type(config)(), "sweep")
+    path = run_path(config, type(config)(), f"sweep-{name}")
     for event in notes:  # after what may be refused
         on_event(event)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=path))
@@ -172,13 +184,9 @@ def begin(
         absolute = data.absolute_spec(config.data.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=absolute))
         inputs = _inputs([one.config for one in all_combinations(config)])
-    kind = RunKind(
-        noun="sweep",
-        growing=("sweep", "delay", "cluster"),
-        leftovers=("members",),
-        placement=() if timed else ("engine",),
+    opening = open_run(
+        kind_of(name), config, path, inputs=inputs, on_event=on_event, started=started
     )
-    opening = open_run(kind, config, path, inputs=inputs, on_event=on_event, started=started)
     return config, stack.enter_context(opening)
 
 

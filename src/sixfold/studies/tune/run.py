@@ -72,6 +72,7 @@ LOST = "lost.json"
 
 KIND = RunKind(
     noun="search",
+    mark="tune",
     growing=("tune.trials", "selection.max_time"),
     leftovers=("members", TRIALS, LOST),
     is_unfinished=lambda result: result.get("stopped_by") == OUT_OF_TIME,
