@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.marks import quick_pairs
 from torch import Tensor, nn
 
 import sixfold
@@ -63,17 +64,22 @@ def in_torch(file: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
     return torch.export.load(file, extra_files=extra).module(), json.loads(extra[formats.METADATA])
 
 
-@pytest.mark.parametrize("of", ["uint8", "float32"])
+OPENED = {"n.onnx": in_onnxruntime, "n.pt": in_torchscript, "n.pt2": in_torch}
+
+
 @pytest.mark.parametrize(
-    ("name", "opened"),
-    [("n.onnx", in_onnxruntime), ("n.pt", in_torchscript), ("n.pt2", in_torch)],
+    ("name", "of"),
+    quick_pairs(
+        OPENED,
+        ["uint8", "float32"],
+        ("n.onnx", "uint8"),
+        ("n.pt", "uint8"),
+        ("n.pt", "float32"),
+        ("n.pt2", "float32"),
+    ),
 )
 def test_a_file_gives_the_scores_of_the_network(
-    run: Path,
-    tmp_path: Path,
-    name: str,
-    opened: Callable[[Path], tuple[Callable[[Tensor], Tensor], dict[str, str]]],
-    of: str,
+    run: Path, tmp_path: Path, name: str, of: str
 ) -> None:
     if name.endswith("onnx"):
         for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -81,7 +87,7 @@ def test_a_file_gives_the_scores_of_the_network(
     figures = sixfold.export(run, tmp_path / name, pixels=of)
     assert figures["largest_difference"] < 1e-4 * figures["largest_score"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    score, metadata = opened(tmp_path / name)
+    score, metadata = OPENED[name](tmp_path / name)
     classes = metadata["classes"]
     assert (json.loads(classes) if isinstance(classes, str) else classes) == list(CARD.classes)
     assert metadata["pixels"] == of
