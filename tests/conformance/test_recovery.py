@@ -334,7 +334,7 @@ def test_speculative_copies_and_decommissioned_hosts_cost_no_bit(
             found = train(config, engine=engine, on_event=listener)
             assert found["weights_sha256"] == calm["weights_sha256"]
             assert found["lost_steps"] == found["restarts"] == number
-    assert copies.most == 3
+    assert copies.most > settings["workers"]
     assert not decommissioner.left
 
 
