@@ -276,6 +276,13 @@ def spark_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProc
         yield engine
 
 
+@pytest.fixture
+def spark_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine with three task slots, for one test."""
+    with _engine("local[3]", tmp_path_factory) as engine:
+        yield engine
+
+
 @pytest.fixture(scope="session")
 def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """An engine over Spark Connect, to a server with two task slots."""

@@ -23,6 +23,15 @@ SAYS = {
 }
 
 
+CONNECTED = """
+os.environ["SPARK_TESTING"] = "1"  # a port that is free
+spark = SparkSession.builder.remote("local[2]").getOrCreate()
+
+
+"""
+"""The notebook's session, over Spark Connect."""
+
+
 def run(code: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=390
@@ -73,3 +82,14 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     assert all(not cell.get("outputs") for cell in cells), "clear the outputs"
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert "test accuracy" in run("\n\n".join(code), tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.spark
+def test_the_notebook_of_spark_runs_over_connect(tmp_path: Path) -> None:
+    pytest.importorskip("pyspark.sql.connect.session")
+    cells = json.loads((EXAMPLES / "spark_dataframe.ipynb").read_text())["cells"]
+    code = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    began = code.index("builder = ")
+    code = code[:began] + CONNECTED + code[code.index("def png(") :]
+    assert "test accuracy" in run(code, tmp_path)

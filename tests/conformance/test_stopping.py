@@ -59,7 +59,14 @@ def test_a_training_stops_early_and_says_why(serial: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize(("engine", "workers"), [("inline", 2), ("inline", 3), ("local", 2)])
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [
+        *(("inline", 2), ("inline", 3), ("local", 2)),
+        pytest.param("local", 1, marks=pytest.mark.full),
+        pytest.param("local", 3, marks=pytest.mark.full),
+    ],
+)
 def test_workers_and_engines_stop_at_the_same_step_with_the_same_bits(
     configure: Configure,
     engine_named: Callable[[str], Engine],
@@ -140,12 +147,16 @@ def test_selecting_needs_validation_images(configure: Configure, tmp_path: Path)
 
 @pytest.mark.full
 @pytest.mark.spark
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_spark_stops_at_the_same_step_with_the_same_bits(
     configure: Configure,
     serial: dict[str, Any],
     request: pytest.FixtureRequest,
     tmp_path: Path,
+    workers: int,
 ) -> None:
-    engine = request.getfixturevalue("spark_local")
-    config = configure(**EVERYTHING, engine="spark", workers=2, out=str(tmp_path / "run"))
-    same(train(config, engine=engine), serial)
+    engine = request.getfixturevalue("spark_three" if workers == 3 else "spark_local")
+    config = configure(**EVERYTHING, engine="spark", workers=workers, out=str(tmp_path / "run"))
+    found = train(config, engine=engine)
+    same(found, serial)
+    assert found["workers"] == workers

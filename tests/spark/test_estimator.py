@@ -21,7 +21,7 @@ def fit_repartitioned(engine: Any, out: str) -> list[tuple[str, str, int]]:
 
     table = tables.encoded(tables.session_of(engine))
     found = []
-    for number, df in enumerate((table, table.repartition(3).orderBy(functions.rand(3)))):
+    for number, df in enumerate((table, table.orderBy(functions.rand(3)).repartition(64))):
         summary = tables.classifier(out=f"{out}/run{number}").fit(df).summary
         found.append((summary.weights_sha256, summary.data, summary.decoded))
     return found
@@ -373,12 +373,20 @@ def test_wrong_params_are_told_together_in_sparks_words() -> None:
 
 def refuse(engine: Any) -> list[list[str]]:
     table = tables.encoded(tables.session_of(engine))
+    table = table.selectExpr(
+        "*", "array(label) as several", "true as held", "label as `a.b`", "image as `c.d`"
+    )
     found = []
     for params in (
         {"batchSize": 0, "momentum": 2.0, "handleInvalid": "keep"},
         {"imageCol": "imagge"},
         {"labelCol": "labels"},
         {"labelCol": "id", "validationIndicatorCol": "nowhere"},
+        {"labelCol": "id", "validationIndicatorCol": "label"},
+        {"labelCol": "label", "validationIndicatorCol": "held"},
+        {"labelCol": "several"},
+        {"labelCol": "a.b", "imageCol": "image"},
+        {"imageCol": "c.d"},
     ):
         try:
             tables.classifier(**params).fit(table)
@@ -391,11 +399,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     spark_local: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong, image, label, indicator = spark_local.call(refuse)
+    wrong, image, label, indicator, number, held, several, *dotted = spark_local.call(refuse)
     assert {line.split(" ")[0] for line in wrong} == {"batchSize", "momentum", "handleInvalid"}
     assert "did you mean 'image'?" in image[0]
     assert "labelCol 'labels': the DataFrame has no such column" in label[0]
     assert "validationIndicatorCol 'nowhere'" in indicator[0]
+    assert "validationIndicatorCol 'label' is integer: expected a boolean" in number[0]
+    assert held == ["all rows are for validation: there is nothing to learn from"]
+    assert "labelCol 'several' is array: expected whole numbers" in several[0]
+    for (line,), name in zip(dotted, ("a.b", "c.d"), strict=True):
+        assert f"column '{name}': Spark takes the dot for a field of a struct" in line
+    assert not list(tmp_path.iterdir())
 
 
 def save_and_score(engine: Any, folder: str) -> dict[str, Any]:

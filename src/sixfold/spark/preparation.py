@@ -31,6 +31,7 @@ from sixfold.spark.table import (
     image_columns,
     label_columns,
     no_column_named,
+    refuse_dots,
     targets_of,
 )
 from sixfold.spark.writing import REPORT, Columns, PartitionWriter, Widener
@@ -107,8 +108,14 @@ def write_shards(
         for what, name in (("validation", settings.validation), ("weight", settings.weight))
         if name is not None and name not in df.columns
     ]
-    raise_problems(found)
     learned = frames["train"]
+    name = settings.validation
+    if name is not None and name in learned.columns:
+        refuse_dots(name)
+        kind = learned.schema[name].dataType.typeName()
+        if kind != "boolean":
+            found.append(f"--validation-column {name!r} is {kind}: expected a boolean")
+    raise_problems(found)
     image = image_columns(learned, settings.image, settings.pixel_range)
     labels = label_columns(learned, settings.label, settings.kind)
     targets = targets_of(learned, labels, settings.kind)
