@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,10 @@ import pytest
 from tests.marks import quick
 
 from sixfold.core.object_store import ObjectStore
+from sixfold.core.version import versions
+from sixfold.spark.doctor.cluster import look_at_executors, look_at_memory_limit
 from sixfold.spark.doctor.config import DoctorConfig, DoctorOptions
+from sixfold.spark.doctor.findings import lines
 from sixfold.spark.doctor.run import doctor
 
 
@@ -188,3 +192,55 @@ def test_a_sound_session_has_nothing_wrong(tmp_path: Path) -> None:
     status, lines = examine("--master", "local[2]", "--out", str(tmp_path / "runs"))
     assert (status, lines) == (0, ["nothing is wrong"])
     assert list(tmp_path.iterdir()) == []
+
+
+SOUND = {
+    "host": "host-b",
+    "python": versions()["python"],
+    "executable": sys.executable,
+    "time": 1000.0,
+    "lacking": [],
+    "torch": versions()["torch"],
+    "memory_bytes": 2**33,
+    "free_bytes": 2**33,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "said"),
+    [
+        ({}, "ok", "executors"),
+        ({"time": 900.0}, "note", "clocks .*host-b differs by 100 s.*time server"),
+        ({"memory_bytes": 2**27}, "note", "memory .*host-b has 128 MiB free.*fewer --workers"),
+        ({"free_bytes": 2**22}, "wrong", "disk .*host-b has 4 MiB of scratch left.*make room"),
+    ],
+)
+def test_what_an_executor_tells_gets_a_verdict(
+    change: dict[str, object], state: str, said: str
+) -> None:
+    found = list(look_at_executors([SOUND | change], 1000.0, 1001.0))
+    assert found[0].state == state
+    assert re.search(said, lines(found[:1])[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "state"),
+    [
+        ("spark://host:7077", {}, None),  # sets no limit
+        ("local[4]", {}, None),
+        ("yarn", {}, "note"),  # 384 MiB
+        ("yarn", {"memory": "8g"}, "ok"),
+        ("yarn", {"memory": "8g", "cores": "4"}, "note"),
+        ("yarn", {"memoryOverhead": "2400", "cores": "4"}, "ok"),
+        ("yarn", {"pyspark.memory": "1gb"}, "ok"),
+        ("k8s://https://host:6443", {"memory": "2g"}, "ok"),
+        ("k8s://https://host:6443", {"memory": "2g", "memoryOverheadFactor": "0.1"}, "note"),
+    ],
+)
+def test_memory_that_a_cluster_leaves_to_ranks_is_compared_with_what_they_take(
+    url: str, settings: dict[str, str], state: str | None
+) -> None:
+    given = {f"spark.executor.{key}": value for key, value in settings.items()}
+    found = list(look_at_memory_limit(url, lambda key, default: given.get(key, default)))
+    assert [finding.state for finding in found] == [state] * (state is not None)
+    assert all("memoryOverhead=" in finding.remedy for finding in found if state == "note")

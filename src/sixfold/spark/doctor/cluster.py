@@ -10,7 +10,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MOST_RANKS = 8
 CLOCK_S = 5.0
 """Clocks that differ by more make logs of hosts hard to compare; results do not depend on them."""
+
+RANK_BYTES = 600 * 2**20
+"""What a rank of a small network takes: torch, its libraries, and some images."""
 
 EXCHANGED_BYTES = 2**22
 TASKS_S = 25.0  # for executors to be allocated, and to run the first tasks
@@ -96,6 +99,7 @@ def _look_at_session(engine: SparkEngine, options: DoctorOptions) -> Iterator[Fi
             "spark.speculation is true: Spark may start copies of slow tasks",
             "results do not change; the copy of a rank does nothing while the rank is there",
         )
+    yield from look_at_memory_limit(engine.session.master.url, engine.session.setting)
     facts = list[dict[str, Any]]()
     count = max(2 * slots, 2)
     asked = time.time()
@@ -111,7 +115,7 @@ def _look_at_session(engine: SparkEngine, options: DoctorOptions) -> Iterator[Fi
             why = f"they cannot run Python: {explain(job.error)}"
         yield wrong("executors", why, _PYTHON)
         return
-    found = list(_look_at_executors(facts, asked, answered))
+    found = list(look_at_executors(facts, asked, answered))
     yield from found
     yield from _look_at_calls(engine, slots)
     if options.out is not None and "://" not in options.out.removeprefix("file://"):
@@ -120,10 +124,46 @@ def _look_at_session(engine: SparkEngine, options: DoctorOptions) -> Iterator[Fi
         yield from _look_at_ranks(engine, size)
 
 
+def look_at_memory_limit(url: str, setting: Callable[[str, str], str]) -> Iterator[Finding]:
+    """Whether YARN or Kubernetes leaves ranks their memory, beside the JVM's, or ends executors.
+
+    `setting(key, default)` is a Spark setting as it is in force.
+    """
+    if not url.startswith(("yarn", "k8s://")):
+        return  # others set no limit
+    pyspark, given = (
+        setting(f"spark.executor.{name}", "") for name in ("pyspark.memory", "memoryOverhead")
+    )
+    heap = _spark_bytes(setting("spark.executor.memory", "1g"))
+    default = "0.4" if url.startswith("k8s://") else "0.1"  # Kubernetes': of Python applications
+    share = float(setting("spark.executor.memoryOverheadFactor", default))
+    overhead = _spark_bytes(given) if given else max(int(heap * share), 384 * 2**20)
+    cores = int(setting("spark.executor.cores", "1"))
+    ranks = max(cores // int(setting("spark.task.cpus", "1")), 1)
+    there, needed = overhead + _spark_bytes(pyspark or "0"), ranks * RANK_BYTES
+    seen = f"{there >> 20} MiB of an executor beside its JVM's, for {ranks} ranks"
+    if there < needed:
+        yield note(
+            "memory limit",
+            f"{seen} of {RANK_BYTES >> 20} MiB or more: once the JVM has filled its own, the "
+            "cluster ends the executor",
+            f"--spark-conf spark.executor.memoryOverhead={needed >> 20}m, more for large networks",
+        )
+    else:
+        yield good("memory limit", seen)
+
+
+def _spark_bytes(text: str) -> int:
+    """A size of memory in Spark's words, in which a number without a unit is of MiB."""
+    number = text.lower().removesuffix("b")
+    unit = number[-1:] if number[-1:] in "kmgt" else ""
+    return int(number.removesuffix(unit)) << {"k": 10, "": 20, "m": 20, "g": 30, "t": 40}[unit]
+
+
 _PYTHON = "name a Python of this version with --spark-conf spark.pyspark.python=PATH"
 
 
-def _look_at_executors(
+def look_at_executors(
     facts: Sequence[dict[str, Any]], asked: float, answered: float
 ) -> Iterator[Finding]:
     """What the executors' Pythons have, one finding for hosts that are alike."""
@@ -154,7 +194,11 @@ def _look_at_executors(
         if late > CLOCK_S:
             yield note("clocks", f"{host} differs by {late:.0f} s", "let a time server set them")
         if fact["memory_bytes"] is not None and fact["memory_bytes"] < 2**29:
-            yield note("memory", f"{host} has {fact['memory_bytes'] / 2**20:.0f} MiB free")
+            yield note(
+                "memory",
+                f"{host} has {fact['memory_bytes'] / 2**20:.0f} MiB free",
+                "end other programs there, or use fewer --workers",
+            )
         if fact["free_bytes"] < 2**28:
             yield wrong(
                 "disk",
