@@ -88,9 +88,13 @@ def make_folder(path: Path, option: str = "--out") -> None:
     """Make a folder, with its parents, in which files can be made; `option` is what named it."""
     with _refused(option, path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe-{secrets.token_hex(8)}"
-        probe.touch()
-        probe.unlink()
+        _try_to_write(path)
+
+
+def _try_to_write(folder: Path) -> None:
+    probe = folder / f".probe-{secrets.token_hex(8)}"
+    probe.touch()
+    probe.unlink()
 
 
 def file_problems(option: str, path: Path) -> list[str]:
@@ -99,7 +103,8 @@ def file_problems(option: str, path: Path) -> list[str]:
     if path.is_dir() or not path.absolute().parent.is_dir():
         return [f"{option} {path}: must be a file in a directory that exists"]
     try:
-        make_folder(path.absolute().parent, option)
+        with _refused(option, path):
+            _try_to_write(path.absolute().parent)
     except UserError as error:
         return list(error.problems)
     return []

@@ -148,7 +148,7 @@ def test_wrong_input_is_told_all_at_once(
     assert main(["profile", "--strategy", "auto"]) == 2
     assert "`sixfold plan`" in capsys.readouterr().err
     assert main(["profile", "--machine-peaks", str(tmp_path / "no" / "file.json")]) == 2
-    assert "there is no directory" in capsys.readouterr().err
+    assert "in a directory that exists" in capsys.readouterr().err
     assert main(["profile", "--model", "nonsense", "--batch-size", "0"]) == 2
     text = capsys.readouterr().err
     assert "nonsense" in text
