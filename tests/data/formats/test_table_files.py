@@ -291,9 +291,11 @@ def test_what_unpacks_to_far_more_than_was_written_is_refused(
     assert len(error.value.problems) == 1
 
 
+@pytest.mark.parametrize(("largest", "expected"), [(2**27, 64), (1, 1)])
 def test_rows_of_one_large_entry_are_decoded_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, expected: int
 ) -> None:
+    """And those of ordinary tables, however large a row group is, many at a time."""
     table = pa.table({"image": [PICTURES[0]] * COUNT, "label": LABELS})
     pq.write_table(table, tmp_path / "a.parquet")
     rows: list[int] = []
@@ -304,6 +306,6 @@ def test_rows_of_one_large_entry_are_decoded_one_by_one(
         return plain(self, size, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
-    monkeypatch.setattr(parquet, "READ_BYTES", 1)
+    monkeypatch.setattr(parquet, "READ_BYTES", largest)
     assert len(opened(tmp_path / "a.parquet", tmp_path).train) == COUNT * 4 // 5
-    assert set(rows) == {1}
+    assert set(rows) == {expected}

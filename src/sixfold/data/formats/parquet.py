@@ -83,8 +83,7 @@ def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterat
         for group in np.unique(np.searchsorted(starts, rows, side="right") - 1):
             start = int(starts[group])
             wanted = rows[(rows >= start) & (rows < starts[group + 1])]
-            largest = file.metadata.row_group(int(group)).total_byte_size
-            at_once = max(1, min(READ_ROWS, READ_BYTES // max(1, largest)))
+            at_once = _rows_at_once(file.metadata.row_group(int(group)), columns)
             for batch in file.iter_batches(at_once, row_groups=[int(group)], columns=columns):
                 stop = start + batch.num_rows
                 places = {name: batch.schema.get_field_index(name) for name in columns}
@@ -96,6 +95,22 @@ def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterat
                 start = stop
                 if start > wanted[-1]:
                     break
+
+
+def _rows_at_once(group: Any, columns: Sequence[str]) -> int:
+    """How many rows to decode together: each may be the largest entry of its column's dictionary.
+
+    An entry has at most what compression has saved in the chunk, and the dictionary itself.
+    """
+    largest = 1
+    for place in range(group.num_columns):
+        chunk = group.column(place)
+        is_bytes = chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page
+        if is_bytes and chunk.path_in_schema.partition(".")[0] in columns:
+            dictionary = chunk.data_page_offset - chunk.dictionary_page_offset
+            saved = chunk.total_uncompressed_size - chunk.total_compressed_size
+            largest = max(largest, saved + dictionary)
+    return max(1, min(READ_ROWS, READ_BYTES // largest))
 
 
 def read(path: str, name: str, options: TableOptions) -> Listing:
