@@ -207,6 +207,7 @@ def test_a_group_that_may_not_change_starts_again_as_a_whole() -> None:
 
     def work(comm: Communicator) -> int:
         attempts.append(comm.attempt)
+        comm.barrier()
         if comm.attempt == 0 and comm.rank == 1:
             lose(comm)
         comm.barrier()

@@ -165,7 +165,8 @@ class GroupRun:
                 self.restarts += 1
                 self._start(slot)
                 empty.remove(slot)
-        if len(self._lives) - len(empty) < group.membership.least and group.last_loss is not None:
+        too_few = len(self._lives) - len(empty) < group.membership.least
+        if too_few and group.last_loss is not None and group.due is None:  # no cause on its way
             group.settle(group.last_loss)
 
     def _wind_down(self) -> None:

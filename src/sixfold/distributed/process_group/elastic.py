@@ -196,10 +196,10 @@ class ElasticGroup:
 
     def connection_broke(self, member: Member, when: float) -> None:
         """A process can no longer be heard: no surprise after its last word."""
-        self._now = when
-        if not member.done:
+        self._now, identity = when, _identity(member)
+        if not member.done and identity not in self._lost:  # of which better is known
             cause = f"its connection broke (process {member.pid} was killed, or its host vanished)"
-            self._lose(_identity(member), lost(member, cause))
+            self._lose(identity, lost(member, cause))
 
     def process_ended(
         self, slot: int, cause: str, log_tail: tuple[str, ...], life: int = 0
