@@ -265,6 +265,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return ranks
 
 
+@pytest.mark.full
 def test_a_killed_rank_without_which_nothing_goes_on_ends_the_run_with_its_facts(
     tmp_path: Path,
 ) -> None:

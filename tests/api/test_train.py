@@ -122,6 +122,7 @@ def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
     assert done.stdout.split() == [same.weights_sha256, str(same.steps)]
 
 
+@pytest.mark.full
 def test_a_script_without_a_guard(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(

@@ -132,12 +132,12 @@ def test_every_grid_inline(configure: Configure, serial: Serial, tmp_path: Path,
 @pytest.mark.parametrize(
     ("network", "grid"),
     [
-        ("lenet5", "cin=2"),
+        pytest.param("lenet5", "cin=2", marks=pytest.mark.full),
         ("cells", "rows=2,cols=2"),
         ("resnet", "rows=2"),
         pytest.param("resnet, norms of the batch", "batch=2,rows=2", marks=pytest.mark.full),
         pytest.param("mobilenet", "cout=2", marks=pytest.mark.full),
-        ("augmented", "cols=3"),
+        pytest.param("augmented", "cols=3", marks=pytest.mark.full),
         ("adam", "cout=2,cin=2"),
     ],
 )

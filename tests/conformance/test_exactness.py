@@ -162,7 +162,7 @@ def test_local_has_the_bits_of_one_worker(
 @pytest.mark.parametrize(
     "case", ["batch 10", pytest.param("batch-norm of the batch", marks=pytest.mark.full)]
 )
-@pytest.mark.parametrize("master", quick(SPARK, "spark_standalone"))
+@pytest.mark.parametrize("master", quick(SPARK, "spark_local"))
 def test_spark_has_the_bits_of_one_worker(
     configure: Configure,
     request: pytest.FixtureRequest,

@@ -58,18 +58,15 @@ def test_local_has_the_bits_of_inline(
     check(configure, engine_named("local"), tmp_path, case)
 
 
+@pytest.mark.full
 @pytest.mark.spark
 @pytest.mark.parametrize(
     ("case", "master"),
     [
-        ("mean", "spark_local"),
-        *[
-            pytest.param(case, master, marks=pytest.mark.full)
-            for case in CASES
-            if CASES[case].get("workers", 2) == 2
-            for master in ("spark_local", "spark_cluster")
-            if (case, master) != ("mean", "spark_local")
-        ],
+        (case, master)
+        for case in CASES
+        if CASES[case].get("workers", 2) == 2
+        for master in ("spark_local", "spark_cluster")
     ],
 )
 def test_spark_has_the_bits_of_inline(

@@ -135,7 +135,7 @@ MOST_LOST = {"model_parallel": 1, "local_sgd": 3}
     ("name", "seeds"),
     [
         ("mirror", [1]),
-        ("merge", [1]),
+        pytest.param("merge", [1], marks=pytest.mark.full),
         *(pytest.param(name, [*range(2, 6)], marks=pytest.mark.full) for name in WAITING),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_replacement_gets_its_part_from_a_rank_and_the_bits_are_those_of_a_cal
         assert {view["ranks"] for view in found["views"]} == {settings["workers"]}
 
 
-@pytest.mark.parametrize("checkpoint_every", [2, 100])
+@pytest.mark.parametrize("checkpoint_every", quick([2, 100], 2))
 def test_a_part_that_is_lost_with_its_mirror_comes_from_a_checkpoint_or_the_beginning(
     configure: Configure, tmp_path: Path, checkpoint_every: int
 ) -> None:
@@ -204,7 +204,7 @@ def test_a_part_that_is_lost_with_its_mirror_comes_from_a_checkpoint_or_the_begi
 @pytest.mark.parametrize(
     "changes",
     [
-        {"workers": 3},
+        {"workers": 3, "steps": 300},
         pytest.param(
             {"strategy": "model_parallel", "grid": "rows=2", "steps": 1500}, marks=pytest.mark.full
         ),

@@ -31,6 +31,7 @@ def opened(folder: Path) -> DataSet:
     return open_data(DataConfig(data=f"shards:{folder}"))
 
 
+@pytest.mark.full
 def test_the_bytes_do_not_depend_on_the_workers(
     tmp_path: Path, image_folder: FolderMaker, pool_of: PoolMaker
 ) -> None:

@@ -112,7 +112,7 @@ def test_a_polished_code_meets_every_condition_from_any_beginning(
     assert found.energy <= before * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", quick([torch.float32, torch.float64], torch.float32))
 def test_the_gap_of_a_rounded_code_still_bounds_its_distance(
     geometry: Geometry, dtype: torch.dtype
 ) -> None:

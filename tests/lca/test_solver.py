@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.decomposition import sparse_encode
 from tests.lca.conftest import draw, fista, matrix, objective, reference_lca, unit_atoms
+from tests.marks import quick
 
 from sixfold.core.errors import RunError
 from sixfold.lca.config import DynamicsConfig
@@ -79,7 +80,7 @@ def test_fully_connected_and_patches_agree_with_scikit_learn() -> None:
 @pytest.mark.parametrize(
     "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)]
 )
-@pytest.mark.parametrize("sharing", ["batch", "element", "position"])
+@pytest.mark.parametrize("sharing", quick(["batch", "element", "position"], "element"))
 def test_a_batch_is_its_elements_alone_bit_for_bit(
     geometry: Geometry, sharing: str, dtype: torch.dtype
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_batch_is_its_elements_alone_bit_for_bit(
             assert getattr(alone, field)[0] == getattr(together, field)[index], field
 
 
+@pytest.mark.full
 def test_a_warm_start_from_the_answer_is_done_at_the_first_reading() -> None:
     geometry = Geometry(channels=1, height=12, width=12, atoms=9, kernel=(5, 5), padding=(2, 2))
     solver = Solver(

@@ -97,11 +97,10 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("workers", "grid"),
     [
-        (3, "auto"),
         (4, "2x1x2"),
         *(
             pytest.param(*c, marks=pytest.mark.full)
-            for c in ((2, "auto"), (5, "auto"), (2, "1x2x1"))
+            for c in ((3, "auto"), (2, "auto"), (5, "auto"), (2, "1x2x1"))
         ),
     ],
 )

@@ -113,6 +113,7 @@ def hashes_of(result: Mapping[str, Any]) -> list[str]:
     return [run["weights_sha256"] for cell in result["cells"] for run in cell["runs"]]
 
 
+@pytest.mark.full
 def test_the_bits_do_not_depend_on_workers(search: Callable[..., TicketsConfig]) -> None:
     trellis: dict[str, Any] = {"sparsities": "0.6", "rewinds": "2", "seeds": 2}
     inline = tickets(search("inline", **trellis))

@@ -112,6 +112,7 @@ def test_what_a_notebook_defines_opens_in_another_process(tmp_path: Path) -> Non
     assert in_another_process(code) == ["True"] * len(THINGS)
 
 
+@pytest.mark.full
 def test_the_same_cell_in_another_kernel_has_the_same_identities() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n"

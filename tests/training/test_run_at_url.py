@@ -168,6 +168,7 @@ def test_a_cluster_needs_a_mounted_directory_for_other_commands() -> None:
         sixfold.tune("slide", "digits", search={"lr": [0.1, 0.2]}, master="spark://h:1", **options)
 
 
+@pytest.mark.full
 def test_ranks_that_learn_a_dictionary_have_copies_of_their_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def pixels_of(dataset: DataSet) -> dict[bytes, str]:
     }
 
 
+@pytest.mark.full
 def test_what_spark_writes_is_read(tmp_path: Path, spark_local: EngineProcess) -> None:
     pictures, out = tmp_path / "pictures", tmp_path / "tables"
     for number, (image, label) in enumerate(zip(COLOURS, LABELS, strict=True)):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from tests.marks import quick
 
 from sixfold.core.errors import RankLostError
 from sixfold.distributed.engines.local import LocalEngine
@@ -171,7 +172,7 @@ def test_nothing_survives_the_launcher(launch: Launch, vanish: Vanish, mode: str
     vanish(*pids)
 
 
-@pytest.mark.parametrize("mode", ["compute", "exchange", "gentle", "pool"])
+@pytest.mark.parametrize("mode", quick(["compute", "exchange", "gentle", "pool"], "compute"))
 def test_ctrl_c_stops_all_ranks(launch: Launch, vanish: Vanish, mode: str, tmp_path: Path) -> None:
     launcher, pids = launch(mode)
     time.sleep(0.1)

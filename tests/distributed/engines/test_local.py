@@ -301,6 +301,7 @@ def test_a_killed_rank_ends_the_group_and_is_named(
     assert local.run_ranks(total, 2).results == [3, 3]
 
 
+@pytest.mark.full
 def test_a_stopped_rank_is_given_up_and_killed(vanish: Vanish, nothing_left_behind: None) -> None:
     pids: list[int] = []
 

@@ -335,6 +335,7 @@ def test_a_rank_that_keeps_the_others_waiting_is_named_with_its_stack(group_of: 
     assert any("loop_for_ever" in line for line in fault.log_tail)
 
 
+@pytest.mark.full
 def test_a_deadlock_among_ranks_is_told(group_of: GroupOf) -> None:
     def work(comm: Communicator) -> None:
         comm.exchange({}, {(comm.rank + 1) % 3: np.zeros(1)})

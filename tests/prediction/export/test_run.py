@@ -73,9 +73,7 @@ OPENED = {"n.onnx": in_onnxruntime, "n.pt": in_torchscript, "n.pt2": in_torch}
         OPENED,
         ["uint8", "float32"],
         ("n.onnx", "uint8"),
-        ("n.pt", "uint8"),
         ("n.pt", "float32"),
-        ("n.pt2", "float32"),
     ),
 )
 def test_a_file_gives_the_scores_of_the_network(

@@ -100,7 +100,7 @@ EARLY: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
 """What is seen before a JVM is started."""
 
 
-@pytest.mark.parametrize("name", quick(EARLY, "no Java", "no master there", "a setting misspelt"))
+@pytest.mark.parametrize("name", quick(EARLY, "no Java"))
 def test_what_no_session_can_start_with_is_wrong(name: str) -> None:
     pytest.importorskip("pyspark")
     words, environment, told = EARLY[name]

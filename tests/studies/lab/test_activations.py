@@ -77,6 +77,7 @@ def test_redis_keeps_and_forgets(server: Address) -> None:
     hang_up(server)
 
 
+@pytest.mark.full
 def test_redis_wants_the_password_and_listens_on_one_interface(server: Address) -> None:
     with pytest.raises(RunError, match="invalid username-password"):
         RedisStore(Address(server.host, server.port, "guess")).delete("a")
@@ -86,6 +87,7 @@ def test_redis_wants_the_password_and_listens_on_one_interface(server: Address) 
     assert server.password not in repr(server)
 
 
+@pytest.mark.full
 def test_a_server_that_is_gone_is_named() -> None:
     pytest.importorskip("redis")
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -12,6 +12,7 @@ from tests.spark_masters import EngineProcess
 pytestmark = pytest.mark.spark
 
 
+@pytest.mark.full
 def test_every_job_brings_what_it_should(spark_local: EngineProcess) -> None:
     def run_each(engine: Any) -> list[float]:  # nested, so that it travels by value
         from sixfold.studies.sweep.delay_jobs import run_job

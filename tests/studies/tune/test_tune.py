@@ -139,6 +139,7 @@ def test_a_search_that_is_stopped_goes_on_and_trains_nothing_twice(
     assert tune(config) == result, "finished"
 
 
+@pytest.mark.full
 def test_more_trials_go_on_from_fewer(tmp_path: Path) -> None:
     few = tune(settings(tmp_path / "grows", trials=2))
     assert len(few["trials"]) == 2
@@ -182,6 +183,7 @@ def test_what_cannot_be_at_all_is_refused(tmp_path: Path) -> None:
         tune(settings(out, search=("lr=1e30,1e31",), trials=2))
 
 
+@pytest.mark.full
 def test_time_that_is_over_leaves_a_search_to_go_on_with(
     usual: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ THAW: dict[str, Any] = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "more",
     [

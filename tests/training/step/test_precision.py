@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.marks import quick
 from torch import Tensor, nn
 
 from sixfold import models
@@ -94,7 +95,7 @@ def test_the_copy_follows_the_weights() -> None:
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("batch_norm", ["shard", "sync"])
+@pytest.mark.parametrize("batch_norm", quick(["shard", "sync"], "sync"))
 def test_the_same_bits_for_any_number_of_workers(tmp_path: Path, batch_norm: str) -> None:
     hashes = set()
     for workers in (1, 2, 3):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from tests.marks import quick
 from tests.spark_masters import EngineProcess
 
 from sixfold.core.errors import (
@@ -85,7 +86,7 @@ class Killer:
         ]
 
 
-@pytest.fixture(params=["local", pytest.param("cluster", marks=pytest.mark.full), "standalone"])
+@pytest.fixture(params=quick(["local", "cluster", "standalone"], "local"))
 def spark(request: pytest.FixtureRequest) -> EngineProcess:
     engine = request.getfixturevalue(f"spark_{request.param}")
     assert isinstance(engine, EngineProcess)
@@ -139,7 +140,7 @@ def test_a_killed_python_worker_restarts_the_group(spark: EngineProcess) -> None
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("master", ["standalone", pytest.param("cluster", marks=pytest.mark.full)])
+@pytest.mark.parametrize("master", ["standalone", "cluster"])
 def test_a_killed_executor_restarts_the_group(master: str, request: pytest.FixtureRequest) -> None:
     engine: EngineProcess = request.getfixturevalue(f"spark_{master}")
     killer = Killer(1, executor=True)
