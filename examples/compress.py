@@ -3,21 +3,17 @@
 import torch
 
 import sixfold
-from sixfold.compression.config import CompressionConfig
 
 
 def main() -> None:
     """Train, compress, load."""
-    settings = sixfold.configure(
-        data="digits", model="lenet300", epochs=5, lr=0.1, engine="inline", out="runs/dense"
-    )
-    dense = sixfold.train(settings)
-    wanted = CompressionConfig(
-        run="runs/dense", sparsity="0.8", rounds=1, prune_epochs=1, share_epochs=1, out="runs/small"
-    )
-    small = sixfold.compress(sixfold.CompressConfig(compression=wanted, engine=settings.engine))
+    dense = sixfold.train("lenet300", "digits", epochs=5, lr=0.1, engine="inline", out="runs/dense")
+    small = sixfold.compress(
+        dense, sparsity="0.8", rounds=1, prune_epochs=1, share_epochs=1, engine="inline",
+        out="runs/small",
+    )  # fmt: skip
     last = small["stages"][-1]
-    print(f"test accuracy {dense['test_accuracy']:.1%} -> {last['test_accuracy']:.1%}")
+    print(f"test accuracy {dense.test_accuracy:.1%} -> {last['test_accuracy']:.1%}")
     network = sixfold.load("runs/small/model.sixz")
     print("scores of a blank image:", network(torch.zeros(1, *network.shape)).tolist()[0][:3])
 

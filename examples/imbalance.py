@@ -24,21 +24,20 @@ def main() -> None:
     """Train twice, and tell how many of the rare class were found."""
     make_table()
     for weights in ("", "balanced"):
-        settings = sixfold.configure(
-            data="parquet:rare.parquet",
+        result = sixfold.train(
+            "lenet300",
+            "parquet:rare.parquet",
             loss="binary",
             class_weights=weights,
-            model="lenet300",
             epochs=3,
             lr=0.01,
             engine="inline",
             out=f"runs/rare-{weights or 'plain'}",
         )
-        result = sixfold.train(settings)
         rare = next(one for one in result["per_class"] if one["name"] == "eight")
         print(
-            f"weights {weights or 'none':<9} accuracy {result['test_accuracy']:.1%}, "
-            f"balanced {result['balanced_accuracy']:.1%}, "
+            f"weights {weights or 'none':<9} accuracy {result.test_accuracy:.1%}, "
+            f"balanced {result.balanced_accuracy:.1%}, "
             f"eights found {rare['correct']} of {rare['images']}"
         )
 

@@ -1,25 +1,19 @@
 """Search for lottery tickets: do half and a tenth of the weights train as well as all of them?"""
 
-from sixfold.core.settings import build_tree
-from sixfold.lottery.config import TicketsConfig
-from sixfold.lottery.run import tickets
+import sixfold
 
 
 def main() -> None:
     """One dense training, then a sparse one for each sparsity."""
-    settings = build_tree(
-        TicketsConfig,
-        {
-            "data": "digits",
-            "model": "lenet300",
-            "sparsities": "0.5,0.9",
-            "epochs": 2,
-            "lr": 0.1,
-            "engine": "inline",
-            "out": "runs/tickets",
-        },
+    result = sixfold.tickets(
+        data="digits",
+        model="lenet300",
+        sparsities="0.5,0.9",
+        epochs=2,
+        lr=0.1,
+        engine="inline",
+        out="runs/tickets",
     )
-    result = tickets(settings)
     print(f"dense: {result['dense']['test_accuracy']['mean']:.1%}")
     for cell in result["cells"]:
         accuracy = cell["test_accuracy"]["mean"]

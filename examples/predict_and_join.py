@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import sixfold
-from sixfold.prediction.config import PredictionConfig
 
 
 def write_table(path: str) -> None:
@@ -25,19 +24,11 @@ def write_table(path: str) -> None:
 
 def main() -> None:
     """Train, predict, join."""
-    settings = sixfold.configure(
-        data="digits", model="lenet300", epochs=5, lr=0.1, engine="inline", out="runs/join"
-    )
-    sixfold.train(settings)
+    run = sixfold.train("lenet300", "digits", epochs=5, lr=0.1, engine="inline", out="runs/join")
     Path("tables").mkdir(exist_ok=True)
     write_table("tables/customers.parquet")
-    wanted = PredictionConfig(
-        run="runs/join",
-        data="parquet:tables/customers.parquet",
-        id_column="customer",
-        out="scores.parquet",
-    )
-    sixfold.predict(sixfold.PredictConfig(prediction=wanted, engine=settings.engine))
+    table = "parquet:tables/customers.parquet"
+    sixfold.predict(run, table, "scores.parquet", id_column="customer", engine="inline")
     scores = pq.read_table("scores.parquet")
     joined = pq.read_table("tables/customers.parquet").join(scores, "customer")
     print(joined.select(["customer", "label"]).slice(0, 5).to_pylist())

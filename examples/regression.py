@@ -25,19 +25,18 @@ def make_table() -> None:
 def main() -> None:
     """Train, predict, and compare with the truth."""
     make_table()
-    settings = sixfold.configure(
-        data="parquet:ink.parquet",
+    result = sixfold.train(
+        "lenet300",
+        "parquet:ink.parquet",
         label_column="ink,middle",
         loss="l1",
-        model="lenet300",
         epochs=10,
         lr=0.02,
         validation=0.1,
         engine="inline",
         out="runs/ink",
     )
-    result = sixfold.train(settings)
-    for one in result["per_target"]:
+    for one in result.per_target:
         print(f"{one['name']}: mean absolute error {one['mae']:.3f}, R2 {one['r2']:.2f}")
     store = digits.load(16)[1]
     numbers = result.predict(store.images(np.arange(3))).values
