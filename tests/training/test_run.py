@@ -15,7 +15,8 @@ from sixfold.core.errors import NonFiniteLossError, UserError
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.config import EngineConfig
 from sixfold.training.config import TrainConfig, TrainingConfig
-from sixfold.training.run import fit_digits, train
+from sixfold.training.digits import fit_digits
+from sixfold.training.run import train
 
 Configure = Callable[..., TrainConfig]
 

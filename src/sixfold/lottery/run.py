@@ -46,10 +46,11 @@ from sixfold.lottery.results import (
 from sixfold.lottery.speedup import dense_work_s, expected, measured
 from sixfold.lottery.transfer import transfer_members
 from sixfold.training.config import TrainConfig
+from sixfold.training.digits import fit_digits
 from sixfold.training.inputs import Inputs, inputs_of
 from sixfold.training.losses.config import LossConfig
 from sixfold.training.losses.registry import accuracy_problems, with_target
-from sixfold.training.run import fit_data, fit_digits, train, training_problems
+from sixfold.training.run import fit_data, train, training_problems
 from sixfold.training.step.schedule import TrainingLength, budget
 
 

@@ -237,6 +237,11 @@ class StrategyConfig(Settings):
     machine: str | None = option(
         None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
     )
+    replan: bool = option(
+        False,
+        "auto: compare steps with what was predicted while training; where they differ, say why, "
+        "and go on with another number of ranks if that is quicker by what is known then",
+    )
     servers: int = option(
         1, "param_server: processes that own the weights, each a slice of them", ge=1, le=512
     )

@@ -92,6 +92,12 @@ class TrainLog:
             self._metrics.append({"step": step, "time": time.time(), **line})
             self._world.report({"kind": "evaluation", "step": step, **line})
 
+    def view(self, first_step: int, lost_steps: int, stall_s: float) -> None:
+        """Tell the launcher of a view before its first step."""
+        if self._metrics is not None:
+            view = {"ranks": self._world.size, "first_step": first_step, "lost_steps": lost_steps}
+            self._world.report({"kind": "view", **view, "stall_s": round(stall_s, 6)})
+
     def values(self, step: int, logged: dict[str, float]) -> None:
         """Log what a callback wants to have logged."""
         self.flush()

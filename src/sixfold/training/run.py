@@ -5,9 +5,9 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any
 
 from sixfold import data
 from sixfold.core.errors import UserError, raise_problems
@@ -15,7 +15,6 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import file_problems, write_json
 from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, read_json
-from sixfold.data.config import DataConfig
 from sixfold.data.dataset import ALL_TRAIN
 from sixfold.data.origin import note_given
 from sixfold.data.run import resolve_data, told
@@ -25,6 +24,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.training.callbacks import make_callback
 from sixfold.training.checkpoint import WEIGHTS
 from sixfold.training.config import OptimizerConfig, TrainConfig, is_automatic
+from sixfold.training.digits import fit_digits
 from sixfold.training.initialization import check_initialization
 from sixfold.training.inputs import Inputs, own_code, training_inputs
 from sixfold.training.lengthening import (
@@ -53,23 +53,7 @@ from sixfold.training.tracking.session import send_rest, tracked
 from sixfold.training.tuning import COPY, take_tuning
 from sixfold.training.validate import cpu_isa_problems, optimizer_problems
 from sixfold.training.view_record import ViewRecord
-
-Fitted = TypeVar("Fitted", bound="WithDigits")
-
-
-class WithDigits(Protocol):
-    """Settings of whatever trains a network."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def data(self) -> DataConfig:
-        """Which images."""
-
-    @property
-    def model(self) -> ModelConfig:
-        """Which network."""
-
+from sixfold.training.watch import Expected
 
 Planner = Callable[[TrainConfig, data.DataSet, Engine, int, RunDirectory, OnEvent], Any]
 """`sixfold.perf.plan.automatic.choose`, which stands above training."""
@@ -185,7 +169,12 @@ def _train(
     if (division := division_of(resolved)) is not None:
         write_json(directory.file("division.json"), division.file())
     with tracked(config.tracking, directory, on_event) as tracking:
-        figures = _run(resolved, run, inputs, engine, workers, on_event, pause)
+        start = functools.partial(_run, resolved, run, inputs, engine, on_event=on_event)
+        figures = start(workers, pause=pause, expected=choice and choice.expected)
+        while choice is not None and "deviation" in figures:
+            choice = choice.again(figures, on_event)
+            write_json(directory.file("plan.json"), choice.plan)
+            figures = start(choice.workers, pause=pause, expected=choice.expected)
         if "weights_sha256" not in figures:
             return figures
         if choice is not None:
@@ -263,37 +252,6 @@ def _device_problems(config: TrainConfig) -> list[str]:
     from sixfold.training.step.device import device_problems
 
     return device_problems(config.compute.device)
-
-
-def fit_digits(
-    config: Fitted, on_event: OnEvent | None = None, models_of: Iterable[ModelConfig] = ()
-) -> Fitted:
-    """Bring the embedded digits to the size that a network of the zoo is used for, if it needs it.
-
-    So a command without options does something: 8x8 pixels are too few for most networks.
-
-    Args:
-        config: settings with sections `data` and `model`.
-        on_event: called with a note of what was done.
-        models_of: all networks that are trained, if there is not only that of the settings.
-    """
-    from sixfold import models
-    from sixfold.models.config import ZOO
-
-    if config.data.data != "digits" or config.data.resize is not None:
-        return config
-    needed = {
-        model.model: ZOO[model.model][1]
-        for model in (*models_of,) or (config.model,)
-        if model.model in ZOO and models.check(model, shape=(1, 8, 8), classes=10)
-    }
-    if not needed:
-        return config
-    side = max(needed.values())
-    if on_event is not None:
-        text = f"{', '.join(needed)}: 8x8 digits are too small: --resize {side} is taken"
-        on_event({"kind": "note", "text": text})
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, resize=side))
 
 
 def resolve_paths(config: TrainConfig) -> TrainConfig:
@@ -438,10 +396,12 @@ def _run(
     inputs: Inputs,
     engine: Engine,
     workers: int,
+    *,
     on_event: OnEvent,
     pause: Pause | None,
+    expected: Expected | None,
 ) -> dict[str, Any]:
-    """Start the ranks; the figures of the result."""
+    """Start the ranks; the figures of the result, or why they stand still."""
     from sixfold.training.worker import TrainJob, train_rank
 
     config, directory, before_s = resolved, run.directory, time.monotonic() - run.started
@@ -463,6 +423,7 @@ def _run(
         deadline=now - before_s + seconds(limit) if limit else None,
         source=inputs.source(config.model),
         pause=pause,
+        expected=expected,
     )
     if config.strategy.audit:
         from sixfold.training.strategies.sync.arbiter import judge

@@ -11,26 +11,40 @@ from sixfold.training.callbacks import Callbacks, Moment
 from sixfold.training.config import TrainConfig
 from sixfold.training.progress import Progress
 from sixfold.training.selection import OUT_OF_TIME, judged, selects
+from sixfold.training.watch import WINDOW, Expected, StepWatch
 
 
 class Steering:
     """Decisions of rank 0 that all ranks hear of, at points where they hold the same weights.
 
-    `deadline` is the Unix time from which no step is begun; None without one.
+    `deadline` is the Unix time from which no step is begun; `expected` is what steps should take.
     """
 
-    def __init__(self, comm: Communicator, config: TrainConfig, deadline: float | None) -> None:
+    def __init__(
+        self,
+        comm: Communicator,
+        config: TrainConfig,
+        deadline: float | None,
+        expected: Expected | None = None,
+    ) -> None:
         self._world, self._config = comm, config
         self._deadline = deadline if config.selection.max_time else None
         names = config.selection.callback
         self._has_callbacks = bool(names)
         self._callbacks = Callbacks(names) if names and comm.rank == 0 else None
-        self.out_of_time = False
+        self._watch = StepWatch(expected) if expected else None
+        # Why the training stands still, if it does: what the result, or the launcher, is told.
+        self.interrupted: dict[str, Any] = {}
 
     @property
     def meets_always(self) -> bool:
         """Whether ranks hear from rank 0 at every point, not only after evaluations."""
         return self._has_callbacks or self._deadline is not None
+
+    def took(self, times: Mapping[str, float]) -> None:
+        """Where the time of a step went on this rank."""
+        if self._watch is not None:
+            self._watch.took(self._world.size, times)
 
     def evaluated(
         self, progress: Progress, metrics: Mapping[str, float | None] | None, usual: str
@@ -49,6 +63,10 @@ class Steering:
         self, progress: Progress, moment: Moment, events: tuple[str, ...]
     ) -> tuple[Progress, dict[str, float]]:
         """What callbacks and the clock decide, on every rank; and what is to be logged."""
+        if self._watch is not None and events[0] == "on_step" and progress.step % WINDOW == 0:
+            deviation = all_gather_data(self._world, self._watch.deviation())[0]
+            if deviation is not None:
+                self.interrupted = {"deviation": deviation}
         if not self.meets_always:
             return progress, {}
         actions: list[list[Any]] = []
@@ -62,7 +80,8 @@ class Steering:
             "on_step" in events and self._deadline is not None and time.time() >= self._deadline
         )
         actions, is_late = all_gather_data(self._world, [actions, is_late])[0]
-        self.out_of_time = self.out_of_time or is_late
+        if is_late:
+            self.interrupted = {"stopped_by": OUT_OF_TIME}
         logged: dict[str, float] = {}
         for kind, *values in actions:
             if kind == "log":
@@ -78,4 +97,4 @@ class Steering:
         """What `result.json` says of an early end."""
         if progress.stopped:
             return {"stopped_by": progress.stopped}
-        return {"stopped_by": OUT_OF_TIME} if self.out_of_time else {}
+        return {name: why for name, why in self.interrupted.items() if name == "stopped_by"}

@@ -32,6 +32,8 @@ def cross_problems(config: TrainConfig) -> list[str]:
         )
     if not is_automatic(config) and config.strategy.machine is not None:
         found.append("--machine: only for --strategy auto and --grid auto")
+    if not is_automatic(config) and config.strategy.replan:
+        found.append("--replan: only for --strategy auto and --grid auto, which plan")
     return found
 
 

@@ -42,6 +42,7 @@ from sixfold.training.step.schedule import budget, parse_schedule
 from sixfold.training.step.step import Shard
 from sixfold.training.strategies.registry import build_strategy, on_loss
 from sixfold.training.strategies.spec import REPLACE
+from sixfold.training.watch import Expected
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
@@ -67,6 +68,7 @@ class TrainJob:
     source: Mapping[str, str] | None = None
     deadline: float | None = None  # Unix time from which no step is begun
     pause: Pause | None = None
+    expected: Expected | None = None  # what steps should take; the training is interrupted if not
 
 
 def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class Training:
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = job.claim.here() / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.save_at_steps}
-        self.steering = Steering(comm, config, job.deadline)
+        self.steering = Steering(comm, config, job.deadline, job.expected)
         bits, total = own_bits(self.strategy.canary(), comm.host), self.budget.total_steps
         self.entrance = Entrance(comm, config, bits, total, self.checkpoints)
         self.saved_at = time.monotonic()
@@ -173,7 +175,7 @@ class Training:
         version = 2 * self.progress.step + self.is_settled if self.holds_state else -1
         course: dict[str, Any] = {name: getattr(self, name) for name in _COURSE}
         course["progress"] = dataclasses.asdict(self.progress)
-        course["out_of_time"] = self.steering.out_of_time
+        course["interrupted"] = self.steering.interrupted
         found = self.entrance.enter(self, version, course)
         if found.progress is not None:
             self._begin_with(found.progress)
@@ -213,7 +215,7 @@ class Training:
         for name in _COURSE:
             setattr(self, name, course[name])
         self.progress = Progress(**course["progress"])
-        self.steering.out_of_time = course["out_of_time"]
+        self.steering.interrupted = course["interrupted"]
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
@@ -241,7 +243,8 @@ class Training:
             self.has_begun = True
         total = self.budget.total_steps
         if first < total and not self.is_over(first):
-            self._tell_view()
+            stall_s = max(time.time() - self.ended, 0.0)
+            self.log.view(first + 1, self.lost_steps, stall_s)
         for end in [s for s in self.unfreezing if first < s < total] + [total]:
             if not self._train(end):
                 return False
@@ -287,14 +290,6 @@ class Training:
         if self.comm.view > 1:  # a rank may have trained it
             self._build(self.config.initialization.start_step)
 
-    def _tell_view(self) -> None:
-        """Tell the launcher of the view before its first step."""
-        if self.is_root:
-            view: dict[str, Any] = {"ranks": self.comm.size, "first_step": self.progress.step + 1}
-            stall_s = round(max(time.time() - self.ended, 0.0), 6)
-            view |= {"lost_steps": self.lost_steps, "stall_s": stall_s}
-            self.comm.report({"kind": "view", **view})
-
     def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
         """Make a step and log it; what is logged of its time."""
         clock = StepClock(self.comm.traffic, supply)
@@ -315,6 +310,7 @@ class Training:
             "images_per_s": round(totals.samples / whole_s, 3),
         }
         self.ended = self.log.step(number + 1, metrics_line, line)
+        self.steering.took(line)
         self.latest = metrics_line
         return line
 
@@ -361,7 +357,8 @@ class Training:
         """Whether no step is made after so many, the same on every rank."""
         is_last = done == self.budget.total_steps
         is_paused = self.pause is not None and self.settled_at >= self.pause.step
-        return is_last or bool(self.progress.stopped) or self.steering.out_of_time or is_paused
+        is_ended = bool(self.progress.stopped or self.steering.interrupted)
+        return is_last or is_ended or is_paused
 
     def _consult(
         self, events: tuple[str, ...], metrics: Mapping[str, float | None] | None = None
@@ -446,6 +443,8 @@ class Training:
     def _finish(self) -> dict[str, Any]:
         """Final evaluation and weights."""
         is_short = self.progress.step < self.budget.total_steps and not self.progress.stopped
+        if is_short and "deviation" in self.steering.interrupted:
+            return {**self.steering.interrupted, "steps": self.progress.step}
         if self.pause is not None and is_short:
             found = self.network.evaluate(self.data.validation)
             judged = outcomes.judged_by(self.pause, found, self.data.classes)
@@ -460,8 +459,8 @@ class Training:
             self._log_evaluation(name, found)
         if not self.is_root:
             return {"rank": self.comm.rank}
-        ended, images = self.ended - self.paused_s, self.progress.images
-        speed = outcomes.images_per_s(self.timed_from, ended, images)
+        ended = self.ended - self.paused_s
+        speed = outcomes.images_per_s(self.timed_from, ended, self.progress.images)
         return outcome | {
             "train_images_per_s": speed,
             "training_s": round(time.time() - self.started, 6),

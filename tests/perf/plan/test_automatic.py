@@ -35,7 +35,12 @@ def machine(tmp_path: Path) -> Any:
     """Writes a calibration in which exchanges take so long, and halves of layers so."""
 
     def make(
-        *, exchange_s: float, mesh_s: float = 1.0, available_bytes: int = 10**12, **more: Any
+        *,
+        exchange_s: float,
+        mesh_s: float = 1.0,
+        step_factor: float = 1.0,
+        available_bytes: int = 10**12,
+        **more: Any,
     ) -> str:
         config = sixfold.configure(**(SETTINGS | more))
         data = datasets.resolve(with_target(config.data, config.loss))
@@ -54,7 +59,7 @@ def machine(tmp_path: Path) -> Any:
                 samples=case.samples,
                 shards=case.shards,
                 concurrency=case.concurrency,
-                step_s=(mesh_s if case.mesh else 1.0) * 1e-3 * case.shards,
+                step_s=(mesh_s if case.mesh else 1.0) * 1e-3 * case.shards * step_factor,
                 behind_s=0.0,
                 clock_s=1e-3,
                 data_s=0.0,
@@ -191,3 +196,29 @@ def test_a_missing_file_is_measured_and_kept(tmp_path: Path) -> None:
         result = sixfold.train(settings(tmp_path, str(path)), engine=engine)
     assert path.is_file()
     assert result["plan"]["chosen"]["batch_s"] > 0
+
+
+def test_a_plan_that_steps_belie_is_looked_at_again_and_the_bits_stay(
+    tmp_path: Path, machine: Any
+) -> None:
+    """Steps take longer than the made-up calibration says: one core is all there seems to be."""
+    more = {"steps": 200}
+    path = machine(exchange_s=1e-9, step_factor=1e-3, **more)
+    notes: list[str] = []
+    found = sixfold.train(
+        **(SETTINGS | more),
+        strategy="auto",
+        replan=True,
+        machine=path,
+        out=str(tmp_path / "run"),
+        on_event=lambda event: notes.append(event["text"]) if event["kind"] == "note" else None,
+    )
+    looks = found["plan"]["looks"]
+    assert (looks[0]["workers"], looks[0]["then"], looks[0]["step"]) == (2, 1, 60)
+    assert looks[0]["text"] in notes
+    assert found["steps"] == 200
+    serial = sixfold.train(**(SETTINGS | more | {"workers": 1}), out=str(tmp_path / "serial"))
+    assert found["weights_sha256"] == serial["weights_sha256"]
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in metrics.splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 201))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +20,11 @@ from sixfold.perf.plan.calibrate import calibrate, fitting_meshes, model_of, ref
 from sixfold.perf.plan.calibration import load_if_there, save
 from sixfold.perf.plan.candidates import Candidate, Prediction, Workload, candidates
 from sixfold.perf.plan.ranking import best, equality, explain, prediction_plain, ranked
+from sixfold.perf.plan.replan import look_again
 from sixfold.training.config import AUTO, TrainConfig
 from sixfold.training.strategies.model_parallel.grid import Grid
 from sixfold.training.strategies.spec import BIT_FOR_BIT, ROUNDING
+from sixfold.training.watch import Expected
 from sixfold.training.worker import FIRST_TIMED_STEP
 
 LEAST_GAIN = 0.02
@@ -37,6 +40,22 @@ class Choice:
 
     workers: int  # ranks
     plan: dict[str, Any]  # `plan.json`: the way that was chosen, all ways, and the explanation
+    slots: int  # ranks that can compute at the same time
+    replan: bool = False  # whether steps are compared with the plan while they are made
+
+    @property
+    def expected(self) -> Expected | None:
+        """What steps should take, if they are to be compared with it."""
+        if not self.replan:
+            return None
+        chosen = self.plan["chosen"]
+        return Expected(ranks=self.workers, low_s=chosen["low_s"], high_s=chosen["high_s"])
+
+    def again(self, figures: Mapping[str, Any], on_event: OnEvent) -> "Choice":
+        """The choice after steps have taken another time than was predicted."""
+        plan = look_again(self.plan, self.slots, figures)
+        on_event({"kind": "note", "text": plan["looks"][-1]["text"]})
+        return dataclasses.replace(self, workers=plan["chosen"]["workers"], plan=plan)
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """The settings with the choice in the place of `auto`."""
@@ -59,6 +78,7 @@ class Choice:
             "actual_step_s": actual,
             "error": None if actual is None else round(chosen["batch_s"] / actual - 1.0, 6),
             "reasons": self.plan["sentences"],
+            "looks": self.plan.get("looks", []),
         }
 
 
@@ -90,7 +110,8 @@ def choose(
     Raises:
         UserError: if nothing fits into memory, or nothing can be divided as it should be.
     """
-    kept = _kept(directory, workers) if config.run.resume else None
+    slots, replan = engine.slots(), config.strategy.replan
+    kept = _kept(directory, workers, slots, replan) if config.run.resume else None
     if kept is not None:
         return kept
     grids = config.strategy.grid == AUTO
@@ -137,7 +158,7 @@ def choose(
         "sentences": explain(found, model.work),
         "notes": notes,
     }
-    return Choice(workers=chosen.candidate.workers, plan=plan)
+    return Choice(workers=chosen.candidate.workers, plan=plan, slots=slots, replan=replan)
 
 
 def _grids(config: TrainConfig, workers: int, fitting: Any) -> list[Candidate]:
@@ -181,11 +202,13 @@ def _scaled(grid: Prediction, candidate: Candidate, factor: float, steps: int) -
     return dataclasses.replace(grid, candidate=candidate, total_s=total_s, **scaled)
 
 
-def _kept(directory: RunDirectory, workers: int) -> Choice | None:
+def _kept(directory: RunDirectory, workers: int, slots: int, replan: bool) -> Choice | None:
     """The choice of an earlier start, as far as there are the workers for it."""
     try:
         plan = parse_json(directory.file("plan.json").read_bytes())
         count = int(plan["chosen"]["workers"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Choice(workers=count, plan=plan) if count <= workers else None
+    if count > workers:
+        return None
+    return Choice(workers=count, plan=plan, slots=slots, replan=replan)

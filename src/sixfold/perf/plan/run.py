@@ -25,8 +25,9 @@ from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
 from sixfold.perf.plan.whatif import Point, simulate
 from sixfold.perf.plan.whatif_report import what_if_plain, what_if_section, what_if_text
 from sixfold.training.config import TrainConfig
+from sixfold.training.digits import fit_digits
 from sixfold.training.report import optional_page
-from sixfold.training.run import fit_data, fit_digits, training_problems
+from sixfold.training.run import fit_data, training_problems
 
 PRELOAD = ("sixfold.perf.plan.process_group",)
 

@@ -30,8 +30,9 @@ from sixfold.perf.profile.timelines import Timelines, read_timelines
 from sixfold.perf.profile.trace import trace_events, write_trace
 from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisation
 from sixfold.training.config import TrainConfig
+from sixfold.training.digits import fit_digits
 from sixfold.training.inputs import training_inputs
-from sixfold.training.run import fit_data, fit_digits, resolve_paths, train, training_problems
+from sixfold.training.run import fit_data, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
 LAYERS_APART = "layers"

@@ -33,9 +33,10 @@ from sixfold.studies.sweep.report import write_page
 from sixfold.studies.sweep.results import TimeResult, quality_result, time_result
 from sixfold.studies.sweep.vary import Combination
 from sixfold.training.config import TrainConfig
+from sixfold.training.digits import fit_digits
 from sixfold.training.inputs import Inputs, inputs_of
 from sixfold.training.losses.registry import accuracy_problems, with_target
-from sixfold.training.run import fit_digits, training_problems
+from sixfold.training.run import training_problems
 
 
 def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:

@@ -56,9 +56,10 @@ from sixfold.studies.tune.space import (
 )
 from sixfold.studies.tune.trial import TRIALS, TrialWork, trial_folder
 from sixfold.training.config import TrainConfig
+from sixfold.training.digits import fit_digits
 from sixfold.training.inputs import Inputs, own_code, training_inputs
 from sixfold.training.losses.registry import with_target
-from sixfold.training.run import fit_digits, resolve_paths, training_problems
+from sixfold.training.run import resolve_paths, training_problems
 from sixfold.training.selection import (
     OUT_OF_TIME,
     SMALLER_IS_BETTER,
