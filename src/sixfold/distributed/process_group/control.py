@@ -6,6 +6,7 @@ asked, and notices when the launcher, or this attempt, is over.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import select
@@ -15,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 from sixfold.core.errors import PeerLostError
@@ -28,6 +30,8 @@ HEARTBEAT_S = 1.0
 PART_S = 10.0  # for the launcher to confirm that it has heard the last word of this rank
 MOST_FRAMES = 12  # of where a rank is, in each sign of life: under 1 KB
 ORPHAN_STATUS = 114  # exit status of a rank whose launcher or attempt has ended
+
+_LOOKING = threading.Lock()
 
 
 class AttemptEndedError(PeerLostError):
@@ -149,9 +153,26 @@ class Control:
         self.inbox.put(None)
 
 
+def _frames() -> dict[int, FrameType]:
+    """Where each thread is.
+
+    Meanwhile no garbage is collected: Python before 3.12 holds a lock of its own that every start
+    and end of a thread takes as well, and a finalizer that lets another thread run would have both
+    wait for each other for ever, with all other threads (python/cpython#106883).
+    """
+    with _LOOKING:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if collects:
+                gc.enable()
+
+
 def _place(thread: int) -> list[str]:
     """Where a thread is, the innermost call last; cheap, since no source is read."""
-    frame, lines = sys._current_frames().get(thread), list[str]()
+    frame, lines = _frames().get(thread), list[str]()
     while frame is not None and len(lines) < MOST_FRAMES:
         code = frame.f_code
         lines.append(f'File "{code.co_filename}", line {frame.f_lineno}, in {code.co_name}')
@@ -163,7 +184,7 @@ def _stacks() -> list[str]:
     """What every thread of this process is doing, except the one that tells."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines = []
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in _frames().items():
         if ident == threading.get_ident():
             continue
         lines.append(f"thread {names.get(ident, ident)}:")
