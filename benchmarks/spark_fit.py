@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,7 +50,7 @@ def make_table(folder: Path, images: int) -> None:
 def fit(table: str, batch: int, folder: str) -> dict[str, float]:
     """The estimator's job, twice: of a new table, and of one that is prepared."""
     sys.path.insert(0, str(SCRIPT.parent))
-    session = _session()
+    session = open_session()
     began = time.time()
     # BEGIN
     from sixfold.spark import SixfoldClassifier
@@ -69,6 +70,7 @@ def fit(table: str, batch: int, folder: str) -> dict[str, float]:
     sent = [Path(name.removeprefix("file:")).name for name in context.listFiles]
     found = {
         "seconds to the first step": first,
+        "seconds of it for preparation": model.summary.prepare_s,
         "images/s": model.summary.train_images_per_s,
         "bytes of task results": sum(stage.get("resultSize", 0) for stage in stages),
         "bytes of code, once an executor": sum(
@@ -84,7 +86,8 @@ def fit(table: str, batch: int, folder: str) -> dict[str, float]:
     return found
 
 
-def _session() -> Any:
+def open_session() -> Any:
+    """A local master with two task slots."""
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master("local[2]")
@@ -102,7 +105,7 @@ def distributed(table: str, batch: int, folder: str) -> dict[str, float]:
     """TorchDistributor's job."""
     from pyspark.ml.torch.distributor import TorchDistributor
 
-    session = _session()
+    session = open_session()
     began, told = time.time(), f"{folder}/steps.json"
     distributor = TorchDistributor(num_processes=2, local_mode=True, use_gpu=False)
     distributor.run(str(SCRIPT), table, str(batch), "1", f"{folder}/weights.pt", told)
@@ -145,18 +148,25 @@ def main() -> None:
                 folder.mkdir()
                 command = [sys.executable, __file__, "--job", job_name, "--folder", str(folder)]
                 command += ["--batch", str(options.batch)]
-                environment = {**_environment(), "SIXFOLD_CACHE": str(folder / "cache")}
-                subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+                own_cache = {**environment(), "SIXFOLD_CACHE": str(folder / "cache")}
+                subprocess.run(command, check=True, env=own_cache, stdout=subprocess.DEVNULL)
                 for what, value in json.loads((folder / "told.json").read_text()).items():
                     own.setdefault(what, []).append(value)
-    for job_name, own in found.items():
-        for what, values in own.items():
-            print(f"{job_name}: {what}: {median(values):,.1f} ({min(values):,.1f} to "
-                  f"{max(values):,.1f})")  # fmt: skip
-    print(f"lines of code: fit {lines_of(Path(__file__))}, distributed {lines_of(SCRIPT)}")
+    print("| | `SixfoldClassifier.fit` | TorchDistributor |\n|---|---|---|")
+    for what in {**found["fit"], **found["distributed"]}:
+        cells = [_cell(own[what]) if what in own else "" for own in found.values()]
+        print(f"| {what} | {' | '.join(cells)} |")
+    print(f"| lines of the user's code | {lines_of(Path(__file__))} | {lines_of(SCRIPT)} |")
 
 
-def _environment() -> dict[str, str]:
+def _cell(values: Sequence[float]) -> str:
+    """The median, and where there are several the least and the most."""
+    most = f" ({min(values):,.1f} to {max(values):,.1f})" if len(values) > 1 else ""
+    return f"{median(values):,.1f}{most}"
+
+
+def environment() -> dict[str, str]:
+    """Of a job, whose executors take this Python."""
     import os
 
     return {**os.environ, "PYSPARK_PYTHON": sys.executable}

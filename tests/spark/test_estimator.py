@@ -248,6 +248,12 @@ def fit_odd_rows(engine: Any, out: str) -> dict[str, Any]:
     model.setHandleInvalid("keep").setErrorCol("why").setPredictedLabelCol("name")
     rows = model.transform(table).orderBy("id").collect()
     told["kept"] = [(row["prediction"], row["name"], row["why"]) for row in rows[-3:]]
+    told["taken"] = []
+    for error_column, column in (("Image", "id"), ("prediction", "prediction")):
+        try:
+            model.copy().setErrorCol(error_column).setPredictionCol(column).transform(table)
+        except UserError as error:
+            told["taken"] += error.problems
     told["skipping"] = model.copy().setHandleInvalid("skip").transform(table).count()
     try:
         model.copy().setHandleInvalid("error").transform(table).collect()
@@ -261,13 +267,18 @@ def test_rows_that_cannot_be_used_are_refused_or_counted(
 ) -> None:
     told = spark_local.call(fit_odd_rows, str(tmp_path))
     assert any("1 of 63 rows have no label" in line for line in told["problems"])
-    assert any("2 of 63 images cannot be read" in line for line in told["problems"])
+    assert any("2 of 63 rows cannot be used" in line for line in told["problems"])
     assert (told["rows"], told["skipped"]) == (63, 3)
     assert told["classes"] == ["class 0", "class 1", "class 2"]
     assert told["same"]
     assert [kept[0] is None for kept in told["kept"]] == [True, True, False]
     assert [bool(kept[2]) for kept in told["kept"]] == [True, True, False]
     assert told["kept"][2][1].startswith("class ")
+    assert [line.partition(": ")[0] for line in told["taken"]] == [
+        "errorCol",
+        "predictionCol",
+        "errorCol and predictionCol are both 'prediction'",
+    ]
     assert told["skipping"] == 61
     assert "has an image that cannot be used" in told["raised"]
 
@@ -374,9 +385,28 @@ def test_wrong_params_are_told_together_in_sparks_words() -> None:
 def refuse(engine: Any) -> list[list[str]]:
     table = tables.encoded(tables.session_of(engine))
     table = table.selectExpr(
-        "*", "array(label) as several", "true as held", "label as `a.b`", "image as `c.d`"
-    )
+        "*", "array(label) as several", "true as held", "label as `a.b`", "image as `c.d`",
+        "current_date() as day", "false as never", "0.0D as nothing",
+        "cast(label + 0.5 as decimal(9, 1)) as half", "'1' as word",
+    )  # fmt: skip
+    stream = table.sparkSession.readStream.format("rate").load()
     found = []
+    odd: dict[str, Any]
+    for df, odd in (
+        (stream, {}),
+        (table.toPandas(), {}),
+        (table, {"labelCol": "day"}),
+        (table, {"labelCol": "half"}),
+        (table, {"weightCol": "word"}),
+        (table, {"weightCol": "held"}),
+        (table, {"weightCol": "nothing", "validationIndicatorCol": "never"}),
+        (table.select("*", "image"), {"imageCol": "image"}),
+        (table.withColumnRenamed("image", "a`b"), {"imageCol": "a`b"}),
+    ):
+        try:
+            tables.classifier(**odd).fit(df)
+        except UserError as error:
+            found.append(list(error.problems))
     for params in (
         {"batchSize": 0, "momentum": 2.0, "handleInvalid": "keep"},
         {"imageCol": "imagge"},
@@ -399,7 +429,24 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     spark_local: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong, image, label, indicator, number, held, several, *dotted = spark_local.call(refuse)
+    *tables_, wrong, image, label, indicator, number, held, several, dotted, dots = (
+        spark_local.call(refuse)
+    )
+    told = [line for lines in tables_ for line in lines]
+    assert "this DataFrame is a stream" in told[0]
+    assert told[1].endswith("not pandas.DataFrame") or "pandas.core" in told[1]
+    assert told[2].startswith("labelCol 'day' is date: expected whole numbers, text or booleans")
+    assert told[3].startswith("labelCol 'half' holds ")
+    assert told[4:] == [
+        f"weightCol {name!r} is {kind}: expected numbers"
+        for name, kind in (("word", "string"), ("held", "boolean"))
+    ] + [
+        "validationIndicatorCol 'never' is true in no row: leave it out, or mark rows to "
+        "validate on",
+        "weightCol 'nothing' is 0 in all rows to learn from",
+        "the DataFrame has 2 columns 'image': keep one of them",
+        "column 'a`b': Spark takes backticks for quotes: select it under another name first",
+    ]
     assert {line.split(" ")[0] for line in wrong} == {"batchSize", "momentum", "handleInvalid"}
     assert "did you mean 'image'?" in image[0]
     assert "labelCol 'labels': the DataFrame has no such column" in label[0]
@@ -407,7 +454,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "validationIndicatorCol 'label' is integer: expected a boolean" in number[0]
     assert held == ["all rows are for validation: there is nothing to learn from"]
     assert "labelCol 'several' is array: expected whole numbers" in several[0]
-    for (line,), name in zip(dotted, ("a.b", "c.d"), strict=True):
+    for (line,), name in zip((dotted, dots), ("a.b", "c.d"), strict=True):
         assert f"column '{name}': Spark takes the dot for a field of a struct" in line
     assert not list(tmp_path.iterdir())
 

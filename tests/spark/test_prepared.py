@@ -145,7 +145,7 @@ def test_rows_that_are_left_out_are_counted_each_time(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         prepare(rows, tmp_path / "kept")
     assert "1 of 27 rows have no label (null)" in caught.value.problems[0]
-    assert "2 of 27 images cannot be read" in caught.value.problems[-1]
+    assert "2 of 27 rows cannot be used" in caught.value.problems[-1]
     for decoded in (0, 0):  # those that can be read were kept when it was refused
         written = prepare(rows, tmp_path / "kept", skip=True)
         assert (written.rows, written.bad, written.unlabelled) == (27, 2, 1)

@@ -86,7 +86,7 @@ def test_counts_and_scores_of_every_kind(spark_any: EngineProcess, tmp_path: Pat
     (tmp_path / "forms.json").write_text(json.dumps(forms))
     told = spark_any.call(fit_and_score, str(tmp_path))
     assert any("3 of 60 rows have no label" in line for line in told["problems"])
-    assert any("3 of 60 images cannot be read" in line for line in told["problems"])
+    assert any("3 of 60 rows cannot be used" in line for line in told["problems"])
     assert told["fit"] == {
         "rows": 60, "skipped": 6, "skipped_unlabelled": 3, "skipped_unreadable": 3, "decoded": 0,
     }  # fmt: skip

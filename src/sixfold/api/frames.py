@@ -31,8 +31,11 @@ def write_frames(
         UserError: with everything that keeps the rows from being a usable set.
     """
     from sixfold.spark.preparation import TableSettings, root_of, write_shards
+    from sixfold.spark.table import refuse_other_tables
 
     frames = {what: data for what, data in parts.items() if is_frame(data)}
+    for data in frames.values():
+        refuse_other_tables(data)
     settings = TableSettings(
         image=config.image_column,
         label=config.label_column,

@@ -50,6 +50,7 @@ from sixfold.spark.params import (
 from sixfold.spark.persistence import ParamsWriter
 from sixfold.spark.preparation import TableSettings, Written, root_of, write_shards
 from sixfold.spark.session import engine_of, master_of
+from sixfold.spark.table import refuse_other_tables
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import own_code
 from sixfold.training.losses.registry import with_target
@@ -130,6 +131,7 @@ class FittingEstimator(
 
     def _train(self, dataset: DataFrame, prepare: Prepare) -> Any:
         began = time.monotonic()
+        refuse_other_tables(dataset)
         session = dataset.sparkSession
         config, objects = self._checked(master_of(session))
         settings = TableSettings(

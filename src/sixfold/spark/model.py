@@ -27,6 +27,7 @@ from sixfold.spark.params import (
     ColumnParams,
     ScoreParams,
     in_sparks_words,
+    refuse_taken,
     set_params,
     with_accessors,
 )
@@ -47,7 +48,6 @@ CARRIED_BYTES = 2**26
 their path, which all executors must see."""
 
 FIELDS = "prediction double, probability array<double>, rawPrediction array<double>, error string"
-WEIGHTS = "model.safetensors"
 
 
 class Summary:
@@ -160,17 +160,18 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         if policy not in ("error", "skip", "keep"):
             raise UserError(f"handleInvalid {policy!r}: expected error, skip or keep")
         made = f"sixfold_{self.uid}"
+        outputs = self._outputs(made)
+        if (reason := self.column("errorCol")) is not None:
+            outputs[reason] = functions.col(f"{made}.error")
+        refuse_taken(self, dataset.columns)
         try:
             out = dataset.withColumn(made, self._scores(dataset))
         except UserError as wrong:
             raise UserError(in_sparks_words(wrong.problems)) from None
-        error = functions.col(f"{made}.error")
         if policy == "skip":
-            out = out.where(error.isNull())
-        for name, column in self._outputs(made).items():
+            out = out.where(functions.col(f"{made}.error").isNull())
+        for name, column in outputs.items():
             out = out.withColumn(name, column)
-        if (reason := self.column("errorCol")) is not None:
-            out = out.withColumn(reason, error)
         return out.drop(made)
 
     def _views(self) -> str:

@@ -240,3 +240,25 @@ def set_params(params: Params, given: Mapping[str, Any]) -> None:
         except TypeError as error:
             found.append(f"{name}={value!r}: {error}")
     raise_problems(found)
+
+
+def refuse_taken(model: ColumnParams, there: Iterable[str]) -> None:
+    """Refuse to write a column over another, which Spark does without a word.
+
+    Args:
+        model: whose Params name the columns that it adds.
+        there: the DataFrame's columns.
+    """
+    read = ("imageCol", "labelCol", "weightCol", "validationIndicatorCol")
+    params = [p.name for p in model.params if p.name.endswith("Col") and p.name not in read]
+    named = {param: name for param in params if (name := model.column(param)) is not None}
+    taken = {name.lower() for name in there}
+    found = [
+        f"{param}: the DataFrame has a column {name!r} already: drop that, or give another name"
+        for param, name in named.items()
+        if name.lower() in taken
+    ]
+    for name in dict.fromkeys(named.values()):
+        if len(same := [param for param in named if named[param] == name]) > 1:
+            found.append(f"{' and '.join(same)} are both {name!r}: give each a name of its own")
+    raise_problems(found)

@@ -23,15 +23,16 @@ from sixfold.core.files import make_folder
 from sixfold.core.locks import locked
 from sixfold.core.version import versions
 from sixfold.data.dataset import ALL_TRAIN, Shape
+from sixfold.data.manifest import VALIDATION
 from sixfold.data.targets import CLASSES
 from sixfold.spark.prepared import ROW, Prepared, PreparedFile, is_mixed, name_of
 from sixfold.spark.session import master_of, send_code
 from sixfold.spark.table import (
     Targets,
+    check_validation,
+    check_weights,
     image_columns,
     label_columns,
-    no_column_named,
-    refuse_dots,
     targets_of,
 )
 from sixfold.spark.writing import REPORT, Columns, PartitionWriter, Widener
@@ -102,20 +103,13 @@ def write_shards(
     Raises:
         UserError: with everything that keeps the rows from being a usable set.
     """
-    found = [
-        no_column_named(df, what, name)
-        for df in frames.values()
-        for what, name in (("validation", settings.validation), ("weight", settings.weight))
-        if name is not None and name not in df.columns
-    ]
-    learned = frames["train"]
-    name = settings.validation
-    if name is not None and name in learned.columns:
-        refuse_dots(name)
-        kind = learned.schema[name].dataType.typeName()
-        if kind != "boolean":
-            found.append(f"--validation-column {name!r} is {kind}: expected a boolean")
-    raise_problems(found)
+    learned, found = frames["train"], list[str]()
+    for df in frames.values():
+        if settings.validation is not None:
+            found += check_validation(df, settings.validation)
+        if settings.weight is not None:
+            found += check_weights(df, settings.weight)
+    raise_problems(dict.fromkeys(found))
     image = image_columns(learned, settings.image, settings.pixel_range)
     labels = label_columns(learned, settings.label, settings.kind)
     targets = targets_of(learned, labels, settings.kind)
@@ -319,8 +313,8 @@ def _problems(told: _Told, targets: Targets, settings: TableSettings) -> list[st
     if counts["bad"] and not settings.skip:
         found += [f"row {name}: {reason}" for name, reason in told.bad[:10]]
         found.append(
-            f"{counts['bad']} of {counts['rows']} images cannot be read: repair them, or leave "
-            "them out by --on-error skip"
+            f"{counts['bad']} of {counts['rows']} rows cannot be used: repair them, or leave them "
+            "out by --on-error skip"
         )
     if not told.shapes:
         return [*found, "the DataFrame has no image that can be read"]
@@ -332,8 +326,16 @@ def _problems(told: _Told, targets: Targets, settings: TableSettings) -> list[st
             f"images of {len(told.shapes)} shapes (width x height): {', '.join(listed)}: give "
             "--resize N"
         )
+    name = settings.validation
+    if name is not None and not told.rows.get(VALIDATION):
+        found.append(
+            f"--validation-column {name!r} is true in no row: leave it out, or mark rows to "
+            "validate on"
+        )
     if not any(len(rows) for rows in told.rows.get("train", [])):
         found.append("all rows are for validation: there is nothing to learn from")
+    elif settings.weight is not None and not counts["weighted"]:
+        found.append(f"--weight-column {settings.weight!r} is 0 in all rows to learn from")
     elif not targets.width:
         lost = [name for number, name in enumerate(targets.names) if not told.labels[number]]
         if lost:

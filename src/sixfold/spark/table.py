@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.errors import UserError
@@ -53,6 +54,24 @@ class Targets:
     width: int = 0  # how many numbers a row has; 0: a class
 
 
+def refuse_other_tables(df: object) -> None:
+    """Refuse what is no DataFrame of Spark, or has no end.
+
+    Raises:
+        UserError: if it is one of these.
+    """
+    if not hasattr(df, "sparkSession"):
+        kind = f"{type(df).__module__}.{type(df).__qualname__}"
+        raise UserError(
+            f"expected a DataFrame of Spark, as spark.createDataFrame makes, not {kind}"
+        )
+    if getattr(df, "isStreaming", False):
+        raise UserError(
+            "a network is trained on a table with an end, and this DataFrame is a stream: read it "
+            "by spark.read (transform scores streams)"
+        )
+
+
 def schema_of(df: DataFrame) -> SchemaAsTable:
     """The columns of a DataFrame that Arrow knows."""
     from pyspark.errors import PySparkException
@@ -78,7 +97,7 @@ def image_columns(
     import pyarrow.types as types
 
     table = schema_of(df)
-    refuse_dots(image or "")
+    check_name(df, image or "")
     if image in table.columns and types.is_string(table.columns[image]):
         return ImageColumn(str(image), "pictures"), True
     try:
@@ -94,6 +113,7 @@ def image_columns(
             f"{line.partition('; there are')[0]}; there are {describe(table.columns)}: give "
             "--image-column NAME"
         )
+    check_name(df, name)
     form = image_form(table.columns[name]) or "pictures"
     if form == "pictures" and name == "data" and table.columns.keys() >= SPARK_IMAGE:
         sizes = sorted((SPARK_IMAGE | {"mode", "origin"}) & table.columns.keys() - {"data"})
@@ -134,24 +154,25 @@ def classes_of(df: DataFrame, label: str) -> tuple[tuple[str, ...], dict[str, in
     """
     if label not in df.columns:
         raise UserError(no_column_named(df, "label", label))
-    refuse_dots(label)
+    check_name(df, label)
     shape = df.schema[label].dataType.typeName()
-    if shape in ("array", "struct", "map"):
+    if not _is_number(df, label) and shape not in ("string", "varchar", "char", "binary", "void"):
+        several = "; for several labels an image give --loss multi_label"
         raise UserError(
-            f"--label-column {label!r} is {shape}: expected whole numbers, text or booleans; for "
-            "several labels an image give --loss multi_label"
+            f"--label-column {label!r} is {shape}: expected whole numbers, text or booleans"
+            f"{several if shape == 'array' else ''}"
         )
     values = [
         row[0] for row in df.select(label).where(df[label].isNotNull()).distinct()
         .limit(MOST_CLASSES + 1).collect()
     ]  # fmt: skip
-    odd = [v for v in values if isinstance(v, float) and v == v and not v.is_integer()]
+    odd = [v for v in values if isinstance(v, float | Decimal) and v == v and v % 1 != 0]
     if odd:
         raise UserError(
             f"--label-column {label!r} holds {odd[0]}, which is no class: expected whole numbers, "
             "text or booleans"
         )
-    negative = [v for v in values if isinstance(v, int | float) and v < 0]
+    negative = [v for v in values if isinstance(v, int | float | Decimal) and v < 0]
     if negative:
         raise UserError(
             f"--label-column {label!r} holds {negative[0]}: classes are numbered from 0"
@@ -207,6 +228,28 @@ def _is_number(df: DataFrame, name: str) -> bool:
     return kind in ("byte", "short", "integer", "long", "float", "double", "decimal", "boolean")
 
 
+def check_weights(df: DataFrame, name: str) -> list[str]:
+    """What keeps a column from holding how much each row counts."""
+    if name not in df.columns:
+        return [no_column_named(df, "weight", name)]
+    check_name(df, name)
+    kind = df.schema[name].dataType.typeName()
+    if not _is_number(df, name) or kind == "boolean":
+        return [f"--weight-column {name!r} is {kind}: expected numbers"]
+    return []
+
+
+def check_validation(df: DataFrame, name: str) -> list[str]:
+    """What keeps a column from telling which rows are for validation."""
+    if name not in df.columns:
+        return [no_column_named(df, "validation", name)]
+    check_name(df, name)
+    kind = df.schema[name].dataType.typeName()
+    if kind != "boolean":
+        return [f"--validation-column {name!r} is {kind}: expected a boolean"]
+    return []
+
+
 def label_columns(df: DataFrame, asked: str | None, kind: str) -> tuple[str, ...]:
     """Names of the columns of labels, found by name where none is asked for.
 
@@ -231,13 +274,17 @@ def label_columns(df: DataFrame, asked: str | None, kind: str) -> tuple[str, ...
     return (found,)
 
 
-def refuse_dots(name: str) -> None:
-    """Refuse a column whose name Spark takes for a field of a struct."""
-    if "." in name:
-        raise UserError(
-            f"column {name!r}: Spark takes the dot for a field of a struct: select it under "
-            "another name first"
-        )
+def check_name(df: DataFrame, name: str) -> None:
+    """Refuse a column that Spark cannot tell from others by its name.
+
+    Raises:
+        UserError: if it is such a one.
+    """
+    if "." in name or "`" in name:
+        odd = "the dot for a field of a struct" if "." in name else "backticks for quotes"
+        raise UserError(f"column {name!r}: Spark takes {odd}: select it under another name first")
+    if (count := df.columns.count(name)) > 1:
+        raise UserError(f"the DataFrame has {count} columns {name!r}: keep one of them")
 
 
 def no_column_named(df: DataFrame, what: str, name: str) -> str:

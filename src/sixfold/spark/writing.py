@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -142,6 +143,7 @@ class _Partition:
         part = writer.part
         if columns.validation is not None and cells[columns.validation].as_py():
             part = "validation"
+        self._counts["weighted"] += part == "train" and weight > 0
         self._rows.setdefault(part, []).append(place)
         self._shapes[shape] += 1
         if isinstance(target, int) and part == "train":
@@ -258,10 +260,18 @@ def picture_of(columns: Columns, cells: Mapping[str, Any]) -> Picture:
 
     path = cell.as_py()
     try:
-        with fsspec.open(path.removeprefix("file:") if path.startswith("file:/") else path) as file:
+        with fsspec.open(_local(path)) as file:
             return EncodedPicture(file.read())
     except (OSError, ValueError, ImportError) as error:
         raise BadImageError(f"{path} cannot be read: {error}") from None
+
+
+def _local(path: str) -> str:
+    """A path as fsspec takes it; in Spark's own columns it may be a URL with encoded characters."""
+    if not path.startswith("file:/"):
+        return path
+    plain = path.removeprefix("file:")
+    return plain if Path(plain).exists() else unquote(plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,6 +356,6 @@ def label_text(value: Any) -> str | None:
         return None
     if isinstance(value, bool | str):
         return class_name(str(value))
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | bytearray):  # Spark's rows hold the latter
         return class_name(value.decode("utf-8", "backslashreplace"))
     return str(int(value)) if float(value).is_integer() else str(value)
