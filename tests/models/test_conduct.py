@@ -120,6 +120,9 @@ STATE = {
     "entropy": ("pass", "x = x * (1 + os.urandom(1)[0] // 256)", "calls os.urandom (mynet.py"),
     "a new generator": ("pass", "np.random.default_rng()", "calls os.urandom (mynet.py"),
     "a file": ("pass", "open(__file__).close()", "calls open (mynet.py line"),
+    "the date": ("pass", "time.strftime('%H')", "calls time.strftime (mynet.py line"),
+    "the host": ("pass", "os.uname()", "calls os.uname (mynet.py line"),
+    "the cores": ("pass", "torch.get_num_threads()", "calls torch.get_num_threads (mynet.py"),
 }
 """What is set up, what the forward does, and what is said of it."""
 
@@ -181,6 +184,41 @@ BROKEN = {
         "self.total = self.total + x.detach().sum((0, 2, 3)) * self.training",
         "adds to the buffer 'total'",
     ),
+    "a sum that fades": (
+        "self.register_buffer('total', torch.ones(3))",
+        "self.total.lerp_(x.detach().sum((0, 2, 3)), 0.1) if self.training else 0",
+        "adds to the buffer 'total'",
+    ),
+    "whole numbers drawn": (
+        "self.register_buffer('order', torch.arange(8))",
+        "self.order.copy_(torch.randperm(8)) if self.training else 0; x = x[..., self.order]",
+        "the whole numbers of the buffer 'order' by what images or random numbers say",
+    ),
+    "a buffer that is not saved": (
+        "self.register_buffer('mean', torch.zeros(3), persistent=False)",
+        "self.mean.lerp_(x.detach().mean((0, 2, 3)), 0.1)",
+        "changes the buffer 'mean', which saved weights lack",
+    ),
+    "a view of weights": (
+        "self.first = self.fc.weight[:3]",
+        "x = x + self.first.mean()",
+        "'first' looks into the memory of 'fc.weight'",
+    ),
+    "an array of weights": (
+        "self.held = {'w': self.fc.weight.detach().numpy()[::-2]}",
+        "x = x + float(self.held['w'].mean())",
+        "looks into the memory of 'fc.weight'",
+    ),
+    "a view of a buffer": (
+        "self.register_buffer('n', torch.zeros(4)); self.first = self.n[:1]",
+        "self.n += 1; x = x + self.first",
+        "'first' looks into the memory of 'n'",
+    ),
+    "weights tied by .data": (
+        "self.twin = nn.Conv2d(3, 4, 3); self.twin.weight.data = self.conv.weight.data",
+        "x = x + self.twin(x).mean()",
+        "'conv.weight' and 'twin.weight' lie in the same memory",
+    ),
     "a buffer that grows": (
         "self.register_buffer('bank', torch.zeros(1, 3))",
         "self.bank = torch.cat([self.bank, x.mean((0, 2, 3))[None]])",
@@ -202,6 +240,7 @@ BROKEN = {
 FINE = {
     "drawn by Python and NumPy": ("pass", "x = x * (random.random() + np.random.rand())"),
     "drawn by torch": ("pass", "x = F.dropout(x, 0.5)"),
+    "images in place": ("pass", "x.mul_(1.5); x -= 0.5"),
     "a moving average": (
         "self.register_buffer('mean', torch.zeros(3))",
         "self.mean = 0.9 * self.mean + 0.1 * x.mean((0, 2, 3)); x = x - self.mean.view(3, 1, 1)",
@@ -234,6 +273,14 @@ FINE = {
     "one output in a dictionary": (
         "self.register_forward_hook(lambda m, i, o: {'logits': o})",
         "pass",
+    ),
+    "weights side by side": (
+        "w = torch.rand(3, 2); self.a, self.b = nn.Parameter(w[:, 0]), nn.Parameter(w[:, 1])",
+        "x = x * self.a.view(3, 1, 1) + self.b.view(3, 1, 1)",
+    ),
+    "the lowest number": (
+        "self.register_buffer('mask', torch.full((8, 8), torch.finfo(torch.float32).min).triu(1))",
+        "x = (x + self.mask).softmax(-1)",
     ),
     "a gradient in the forward": (
         "pass",

@@ -10,7 +10,7 @@ Legend: N images; C H W channels, rows and columns of one.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 from typing import Any
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from sixfold.models.building import has_lazy, seed_all, seeded
 from sixfold.models.observe import changed, observe, rewinder
 from sixfold.models.shapes import Shape, run
+from sixfold.models.shared_memory import sharing_problem
 from sixfold.models.trial import Trial, same_bits
 from sixfold.models.user_traceback import one_line
 
 IMAGES = 2  # On which the network is run; statistics need more than one
-_DOUBLED = 0.01  # How near to twice a buffer's change must come to be taken for a sum over samples
+_DOUBLED = 0.01  # How near a buffer's growth must come to twice, with twice the images, for a sum
 INEXACT = ", or train with --deterministic false"
 """How every remedy ends that such a training needs not."""
 
@@ -105,7 +106,7 @@ def _ready(make: Callable[[], nn.Module], shape: Shape) -> nn.Module:
 def _judge_values(trial: Trial, images: Tensor, found: Conduct) -> None:
     """Run twice from the same weights and compare all that can be reached."""
     try:
-        one, _ = trial.run(images)
+        one, moves = trial.run(images)
         before = observe(trial.network)
         other, _ = trial.run(images)
     except Exception as error:
@@ -113,8 +114,16 @@ def _judge_values(trial: Trial, images: Tensor, found: Conduct) -> None:
         found.broken.append(f"its forward raised {one_line(error)}")
         return
     place = changed(before, observe(trial.network))
+    moved = _moved(moves)
     if trial.broken is not None:
         found.broken.append(f"its forward {trial.broken}")
+    elif lost := next((name for name in moved if not trial.is_saved(name)), None):
+        found.broken.append(
+            f"its forward changes the buffer '{lost}', which saved weights lack: register it "
+            "without persistent=False"
+        )
+    elif problem := sharing_problem(trial.network, moved):
+        found.broken.append(problem)
     elif place is not None:
         found.state.append(f"its forward changes '{place}', {_STATE}")
     elif trial.asked:
@@ -199,21 +208,47 @@ def _judge_writes(trial: Trial, images: Tensor, found: Conduct) -> None:
         found.broken.append(f"its forward {broken}")
 
 
+def _moved(moves: Mapping[str, Tensor]) -> list[str]:
+    """Names of the buffers that have moved; not a number is what stays as it is."""
+    return [
+        name
+        for name, move in moves.items()
+        if not move.is_meta and bool(((move != 0) & (move == move)).any())
+    ]
+
+
 def _judge_sums(trial: Trial, images: Tensor, found: Conduct) -> None:
-    """Whether a buffer moves by a sum over samples: shards' moves are averaged, not added."""
+    """Whether what buffers move by can be averaged over shards: no sums, no images' numbers."""
     if not trial.network.training:
         return
     try:
-        once, twice = (trial.run(x)[1] for x in (images, torch.cat([images, images])))
+        once = trial.run(images)[1]
+        if not (moved := _moved(once)):
+            return
+        twice, often = (trial.run(torch.cat([images] * n))[1] for n in (2, 4))
+        other = trial.run(images.flip(-1) + 1, seed=2)[1]
     except Exception:  # it knows its number of images
         trial.restore()
         return
-    for name, move in once.items():
-        size = float(twice[name].norm()) if name in twice else 0.0
-        if size > 0 and float((twice[name] - 2 * move).norm()) <= _DOUBLED * size:
+    whole = {n for n, b in trial.network.named_buffers() if not b.is_floating_point()}
+    for name in moved:
+        if name not in twice.keys() & often.keys() & other.keys():
+            continue
+        grows, grows_on = twice[name] - once[name], often[name] - twice[name]
+        size = float(grows_on.norm())
+        if size > _ROUNDING * float(often[name].norm()) and float(
+            (grows_on - 2 * grows).norm()
+        ) <= (_DOUBLED * size):
             found.broken.append(
                 f"its forward adds to the buffer '{name}' for every image, but the changes of a "
                 "step's shards are averaged: use the mean over images, or count batches"
+            )
+            return
+        if name in whole and not same_bits(once[name], other[name]):
+            found.broken.append(
+                f"its forward changes the whole numbers of the buffer '{name}' by what images or "
+                "random numbers say, but the changes of a step's shards are averaged: keep it as "
+                "floating-point numbers, or leave it out"
             )
             return
 

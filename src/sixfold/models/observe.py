@@ -41,6 +41,11 @@ def observe(network: nn.Module) -> Observed:
     return _walked(network).found
 
 
+def held_memory(network: nn.Module) -> list[tuple[str, Tensor | np.ndarray[Any, Any]]]:
+    """Tensors and arrays that a network holds without having registered them, by their place."""
+    return _walked(network).memory
+
+
 def rewinder(network: nn.Module) -> Callable[[], None]:
     """What, when it is called, lets all that lies outside of the network be as it is now.
 
@@ -95,6 +100,7 @@ class _Walk:
     def __init__(self, registered: set[int]) -> None:
         self.found: Observed = {}
         self.undo: list[Callable[[], None]] = []
+        self.memory: list[tuple[str, Any]] = []  # tensors and arrays
         self._registered = registered
         self._is_own = functools.cache(is_own)
         self._seen: dict[int, Any] = {}  # also keeps objects alive, so that no id is used twice
@@ -203,6 +209,7 @@ class _Walk:
     def _tensor(self, tensor: Tensor, place: str) -> None:
         content = None
         if not tensor.is_meta and tensor.layout == torch.strided:
+            self.memory.append((place, tensor))
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             content = _digest(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
         self.found[place] = (str(tensor.dtype), tuple(tensor.shape), content)
@@ -211,6 +218,7 @@ class _Walk:
         if array.dtype == object:
             self._sequence(array.reshape(-1).tolist(), place)
         else:
+            self.memory.append((place, array))
             self.found[place] = (str(array.dtype), array.shape, _digest(array.tobytes()))
 
     def _generator(self, generator: types.GeneratorType[Any, Any, Any], place: str) -> None:

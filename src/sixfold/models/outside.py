@@ -15,19 +15,27 @@ from typing import Any
 
 from sixfold.models.observe import is_own
 
+_SYSTEM = {
+    *("urandom", "getrandom", "getpid", "getppid", "stat", "lstat", "listdir", "scandir", "times"),
+    *("getcwd", "uname", "cpu_count", "process_cpu_count", "sched_getaffinity", "getloadavg"),
+}
+
 _OUTSIDE = {
     "time": {
         *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
         *("process_time", "process_time_ns", "thread_time", "thread_time_ns", "localtime"),
-        *("gmtime", "ctime"),
+        *("gmtime", "ctime", "strftime", "clock_gettime", "clock_gettime_ns"),
     },
-    "posix": {"urandom", "getrandom", "getpid", "stat", "listdir", "scandir", "times"},
-    "nt": {"urandom", "getpid", "stat", "listdir", "scandir", "times"},
+    "posix": _SYSTEM,
+    "nt": _SYSTEM,
     "io": {"open"},
     "_io": {"open"},
     "datetime": {"now", "utcnow", "today"},
     "_socket": {"gethostname"},
     "_thread": {"get_ident", "get_native_id"},
+    "resource": {"getrusage"},
+    "_uuid": {"generate_time_safe"},
+    "torch": {"get_num_threads", "get_num_interop_threads"},
 }
 """Functions by the module or class that has them."""
 

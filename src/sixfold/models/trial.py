@@ -65,7 +65,10 @@ class _Slot:
         with torch.no_grad():
             self.tensor.data = self.alias
             if not same_bits(self.tensor, self.before):
-                self.tensor.data = self.before.clone()
+                try:
+                    self.alias.copy_(self.before)  # Others may look into this memory
+                except RuntimeError:  # one made by `expand`
+                    self.tensor.data = self.before.clone()
 
 
 class Trial:
@@ -132,6 +135,11 @@ class Trial:
         dense = [g.to_dense() if g.layout != torch.strided else g for g in found if g is not None]
         return [torch.view_as_real(g) if g.is_complex() else g for g in dense]
 
+    def is_saved(self, name: str) -> bool:
+        """Whether a buffer is among the weights that are saved."""
+        slot = next(slot for slot in self._slots if slot.path == name)
+        return name.rpartition(".")[2] not in slot.module._non_persistent_buffers_set
+
     def written(self, images: Tensor) -> str | None:
         """The parameter into whose memory a forward writes, even if what is there already."""
         places = {_storage(slot.tensor)[0]: slot.path for slot in self._slots if slot.is_parameter}
@@ -157,7 +165,7 @@ class Trial:
     def _forward(self, images: Tensor, seed: int) -> Tensor:
         seed_all(seed)
         with watched() as asked, torch.enable_grad():
-            output: Tensor = main_output(self.network(images))
+            output: Tensor = main_output(self.network(images.clone()))
         self.asked = self.asked or asked
         return output
 

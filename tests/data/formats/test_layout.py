@@ -54,6 +54,9 @@ def test_parts_are_known_by_their_usual_names(
         ({"valid": 5, "invalid": 5}, ("invalid", "valid")),
         ({"train/a/images": 5, "train/b/images": 5}, ("a", "b")),  # Tiny ImageNet
         ({"train/a/images": 5, "train/b": 5}, ("a", "b")),
+        ({"a/images": 5, "a/images/x": 2, "b/images": 5, "b/images/x": 2}, ("a", "b")),
+        ({"a/images/batch": 5, "b/images/batch": 5}, ("a", "b")),
+        ({"with_mask": 5, "mask": 5}, ("mask", "with_mask")),
     ],
 )
 def test_classes_are_no_parts(
@@ -74,6 +77,14 @@ def test_classes_are_no_parts(
         (["cat/train", "cat/test", "dog/train", "dog/val"], "each class has parts of its own"),
         (["images", "labels"], "no classes but pictures and what belongs to them"),
         (["Img", "ground_truth"], "no classes but pictures and what belongs to them"),
+        (["JPEGImages", "SegmentationClass", "Annotations"], "no classes but pictures"),
+        (["train/images", "train/masks", "test/images", "test/masks"], "no classes but pictures"),
+        (["training/image_2", "training/gt_image_2"], "no classes but pictures"),
+        (
+            ["amazon/images/bike", "amazon/images/car", "dslr/images/bike", "dslr/images/car"],
+            "same",
+        ),
+        (["train/Cat", "train/Dog", "test/cat", "test/Dog"], "'cat' and 'Cat' differ only in"),
         (["positive", "negative", "test"], "test lies beside folders of classes"),
         (["train", "test"], "no folders of classes in them"),
         (["train_cats", "train_dogs", "test_cats", "test_dogs"], "differ in the part"),

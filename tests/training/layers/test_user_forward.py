@@ -323,6 +323,11 @@ def thrown_away(self: Any, x: Tensor) -> Tensor:
     return self.conv(x)  # type: ignore[no-any-return]
 
 
+def stopped_norm(self: Any, x: Tensor) -> Tensor:
+    self.norm.eval()
+    return self.norm(self.conv(x))  # type: ignore[no-any-return]
+
+
 def asks_for_tensors(self: Any, x: Tensor) -> Tensor:
     y = self.conv(x)
     return y.relu() if isinstance(y, Tensor) else y
@@ -351,6 +356,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "weights used twice": (twice, "uses weights more than once"),
     "in place": (changed_later, "does not use what it computes"),
     "a result for nobody": (thrown_away, "does not use what it computes"),
+    "another mode": (stopped_norm, "calls train() or eval() of 'norm'"),
     "isinstance": (asks_for_tensors, "computes something else"),
     "no_grad": (without_gradient, "weights more than once"),
     "a sum in place": (changed_sum, "computes something else"),

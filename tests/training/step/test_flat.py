@@ -2,8 +2,12 @@
 
 import weakref
 
+import torch
+from torch import nn
+
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
+from sixfold.training.step.flat import FlatState
 from sixfold.training.step.step import Step
 
 
@@ -16,3 +20,16 @@ def test_a_payload_is_let_go_with_its_parts() -> None:
     del payload
     assert kept() is None
     assert parts() is None
+
+
+def test_numbers_too_large_for_a_sum_stay_as_they_are() -> None:
+    network = nn.Linear(2, 2)
+    lowest = torch.finfo(torch.float32).min
+    network.register_buffer("mask", torch.tensor([0.25, lowest, float("inf")]))
+    state = FlatState(network)
+    total = torch.zeros(sum(state.sections))
+    _, buffers, _, extras = state.split(total)
+    torch.mul(state.buffers, 60, out=buffers)
+    extras[2] = 60
+    state.move_buffers(total)
+    assert network.mask.tolist() == [0.25, lowest, float("inf")]

@@ -3,6 +3,7 @@
 How the parts are told from classes is in `layout`.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -109,11 +110,24 @@ def empty_classes(
         name for name, count in zip(classes, counts, strict=True) if not count and name in among
     ]
     more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
-    line = (
-        f"{path}: classes with no images in the {part} part: {', '.join(empty[:20])}{more}: add "
-        "images, or remove the classes"
+    alike = _alike(empty, classes)
+    line = f"{path}: classes with no images in the {part} part: {', '.join(empty[:20])}{more}: " + (
+        f"{alike}: give them one name" if alike else "add images, or remove the classes"
     )
     return [line] if empty else []
+
+
+def _alike(empty: Sequence[str], classes: Sequence[str]) -> str:
+    """Two names that people read as one, if a class without images has such a neighbour."""
+
+    def read(name: str) -> str:
+        return unicodedata.normalize("NFKC", name).casefold().strip()
+
+    for name in empty:
+        other = next((c for c in classes if c != name and read(c) == read(name)), None)
+        if other is not None:
+            return f"{name!a} and {other!a} differ only in capitals, accents or spaces"
+    return ""
 
 
 def split_records(records: FileRecords) -> dict[str, FileRecords]:

@@ -96,9 +96,11 @@ def find_parts(tree: Tree) -> Layout:
                 f"{tree.path}: {', '.join(paired)} differ in the part that they name, so they are "
                 "no classes: expected train/<class>/* with test/<class>/*"
             )
-        _refuse_other_kinds(tree, roles["test"])
+        _refuse_pictures_and_masks(tree, "")
+        _refuse_test_beside_classes(tree, roles["test"])
         return Layout({"train": ""}, "80/20, stratified by class")
     prefix = _inside(tree, train)
+    _refuse_pictures_and_masks(tree, prefix)
     classes = set(tree.below(prefix).top())
     unlabelled: list[str] = []
     found = {
@@ -121,20 +123,27 @@ def find_parts(tree: Tree) -> Layout:
     return Layout({"train": prefix}, f"80/20 of folder {train}, stratified by class")
 
 
-def _refuse_other_kinds(tree: Tree, tests: Sequence[str]) -> None:
+def _refuse_pictures_and_masks(tree: Tree, prefix: str) -> None:
     """Refuse folders side by side whose names say that they are no classes."""
-    names = tree.top()
-    kinds = {
-        "pictures" if words <= _FILLERS else "annotations" if words <= _ANNOTATIONS else "others"
-        for words in map(_words, names)
-        if words
-    }
-    if kinds == {"pictures", "annotations"}:
+    names = tree.below(prefix).top()
+    annotations, pictures = [], []
+    for words, name in zip(map(_words, names), names, strict=True):
+        if words and words <= _FILLERS:
+            pictures.append(name)
+        elif words & _ANNOTATIONS and words <= _ANNOTATIONS | _FILLERS:
+            annotations.append(name)
+    if pictures and annotations:
         raise UserError(
-            f"{tree.path}: {_some(names)} are no classes but pictures and what belongs to them: "
-            "expected <class>/* (pictures with Pascal VOC's XML files are cells:PATH, pictures "
-            "without labels images:PATH)"
+            f"{paths.join(tree.path, prefix)}: "
+            f"{_some(sorted([*pictures, *annotations]))} are no classes but pictures and what "
+            "belongs to them: expected <class>/*, or the path of a folder further down that holds "
+            "these (pictures with Pascal VOC's XML files are cells:PATH, pictures without labels "
+            "images:PATH)"
         )
+
+
+def _refuse_test_beside_classes(tree: Tree, tests: Sequence[str]) -> None:
+    names = tree.top()
     if tests and len(names) > len(tests) + 1:
         raise UserError(
             f"{tree.path}: {tests[0]} lies beside folders of classes "
@@ -206,8 +215,12 @@ def nesting_problems(tree: Tree, prefix: str) -> list[str]:
         return []
     first = part.top()[0]
     if all(names == nested[0] for names in nested):
-        if len(nested[0]) == 1 and _words(next(iter(nested[0]))) <= _FILLERS:
-            return []  # <class>/images/*
+        if len(nested[0]) == 1 and _words(within := next(iter(nested[0]))) <= _FILLERS:
+            # <class>/images/*, unless that is <set>/images/<class>/*
+            deeper = [part.below(f"{name}/{within}") for name in part.top()]
+            nested = [set() if _holds_files(tree) else set(tree.top()) for tree in deeper]
+            if len(nested[0]) < 2 or any(names != nested[0] for names in nested):
+                return []
         return [
             f"{part.path}: {_some(part.top())} hold no pictures themselves, only the same folders "
             f"({_some(sorted(nested[0]))}), so they are no classes: if they are parts, name them "
@@ -219,6 +232,10 @@ def nesting_problems(tree: Tree, prefix: str) -> list[str]:
         f"move them into the folders of their classes, or give one set, such as "
         f"folder:{paths.join(part.path, first)}"
     ]
+
+
+def _holds_files(tree: Tree) -> bool:
+    return any("/" not in name for name in tree.files)
 
 
 def _some(names: Sequence[str]) -> str:

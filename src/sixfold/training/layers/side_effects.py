@@ -96,6 +96,7 @@ def _items(container: Any) -> list[Any]:
 def untouched(module: nn.Module) -> Iterator[None]:
     """Put back what reading a module has changed; a `CannotFollowError` if the forward did."""
     parts = [_Attributes(part) for part in module.modules()]
+    modes = [(name, part, part.training) for name, part in module.named_modules()]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers()]
     states, before_all = _random_states(), observe(module)
     try:
@@ -103,6 +104,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         names = [name for part in parts if (name := part.restore()) is not None]
+        turned = [name for name, part, mode in modes if part.training != mode]
         moved = [buffer for buffer, version, _ in buffers if buffer._version != version]
         for buffer, version, before in buffers:
             if buffer._version != version:
@@ -115,6 +117,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
         torch.set_rng_state(of_torch)
     if names:
         raise CannotFollowError(f"its forward changes the attribute '{names[0]}'")
+    if turned:
+        raise CannotFollowError(f"its forward calls train() or eval() of '{turned[0]}'")
     place = changed(before_all, observe(module))
     if place is not None:
         raise CannotFollowError(f"its forward changes '{place}'")

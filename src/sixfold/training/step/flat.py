@@ -125,7 +125,12 @@ class FlatState:
         """Move the buffers on by the sum of a step's payloads, which is overwritten."""
         _, after, moved, extras = self.split(total)
         samples = float(extras[2])
-        self.buffers.copy_(after.div_(samples))
+        after.div_(samples)
+        if not torch.isfinite(after).all():
+            # Numbers too large to be multiplied by samples, as masks hold, are constants.
+            most = torch.finfo(self.dtype).max / samples
+            after = torch.where(self.buffers.abs() > most, self.buffers, after)
+        self.buffers.copy_(after)
         self.set_counters(self.counters() + moved.div_(samples).round_().long())
 
     @property
