@@ -170,6 +170,21 @@ def test_files_that_contradict_each_other_are_told_by_the_column(tmp_path: Path)
     assert "other" not in line
 
 
+def test_files_of_two_ranges_and_files_without_the_images_are_told(tmp_path: Path) -> None:
+    numbers = [list(range(k, k + 64)) for k in range(COUNT)]
+    root = tmp_path / "set"
+    write(root / "a.parquet", {"image": [[v / 255 for v in n] for n in numbers], "label": LABELS})
+    write(root / "b.parquet", {"image": [[v / 1 for v in n] for n in numbers], "label": LABELS})
+    with pytest.raises(UserError, match=r"0 to 1 in .*a.parquet .*0 to 255 in .*b.parquet"):
+        opened(root, tmp_path)
+    assert opened(root, tmp_path, pixel_range="0-255").train.shape == (1, 8, 8)
+    write(root / "b.parquet", {"picture": PICTURES, "label": LABELS})
+    with pytest.raises(UserError, match=r"b.parquet\[0\]: its file has no column 'image'"):
+        opened(root, tmp_path)
+    with pytest.raises(UserError, match="cannot be both image and label"):
+        opened(write(tmp_path / "c", {"image": PICTURES}), tmp_path, label_column="image")
+
+
 @pytest.mark.parametrize("log", ["_delta_log/000.json", "metadata/v1.metadata.json"])
 def test_tables_that_hold_deleted_rows_are_refused(tmp_path: Path, log: str) -> None:
     write(tmp_path / "set/a.parquet", {"image": PICTURES, "label": LABELS})

@@ -131,6 +131,8 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         label = choose(path, files, "label", options.label)
     if label is None and options.labelled:
         raise no_column(path, files, "label")
+    if image in (label, *columns):
+        raise UserError(f"{path}: column {image!r} cannot be both image and label")
     _refuse_strangers(files, image, columns or [label])
     refuse_inflated(files, {image, label, *columns, options.weight})
     named, split = by_part(files)

@@ -68,7 +68,9 @@ class ImageColumn:
         Raises:
             BadImageError: if it is none.
         """
-        if cell is None or not cell.is_valid:
+        if cell is None:
+            raise BadImageError(f"its file has no column {self.name!r}")
+        if not cell.is_valid:
             raise BadImageError("no image (null)")
         if self.form == "Spark image":
             return ArrayPicture(_spark_image({**beside, "data": cell} if self.beside else cell))
@@ -118,7 +120,9 @@ def image_column(
         return ImageColumn(name, form), ""
     if pixel_range is not None:
         return ImageColumn(name, form, pixel_range), ""
-    values = _sampled(there, name)
+    samples = [_sampled(file.path, name) for file in there[:SAMPLE_FILES]]
+    _refuse_two_ranges(there, name, samples)
+    values = np.concatenate(samples)
     taken = column_range(values)
     words = "as they are" if taken == ANY_RANGE else f"as {taken.replace('-', ' to ')}"
     others = " or ".join(each for each in PIXEL_RANGES if each != taken)
@@ -275,20 +279,39 @@ def channels_first(array: NDArray[Any]) -> Pixels:
     )
 
 
-def _sampled(files: Sequence[TableFile], column: str) -> NDArray[np.floating[Any]]:
-    """Finite numbers of the first rows of files that are not all 0."""
-    found = [np.empty(0)]
-    for path in (file.path for file in files[:SAMPLE_FILES]):
-        with opened(path) as file:
-            for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
-                values = batch.column(batch.schema.get_field_index(column))
-                values = getattr(values, "storage", values)
-                if hasattr(values, "field"):  # a vector
-                    values = values.field("values")
-                while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
-                    values = values.flatten()
-                numbers = values.drop_null().to_numpy(zero_copy_only=False)
-                found.append(numbers[np.isfinite(numbers)])
-                if found[-1].any():
-                    break  # a file that begins with black rows says nothing yet
+def _refuse_two_ranges(
+    files: Sequence[TableFile], name: str, samples: Sequence[NDArray[np.floating[Any]]]
+) -> None:
+    """Refuse files of 0 to 1 beside others of 0 to 255: the former would be taken for black."""
+    kinds: dict[str, tuple[str, float]] = {}
+    for file, values in zip(files, samples, strict=False):
+        largest = float(values.max(initial=0))
+        fractions = bool((values != np.floor(values)).any())
+        kind = column_range(values)
+        if (kind == "0-1" and fractions) or (kind == "0-255" and largest >= LEAST_BRIGHT):
+            kinds.setdefault(kind, (file.path, largest))
+    if len(kinds) > 1:
+        (one, small), (other, large) = kinds["0-1"], kinds["0-255"]
+        raise UserError(
+            f"column {name!r}: pixels go from 0 to 1 in {one} (the largest is {small:.4g}), and "
+            f"from 0 to 255 in {other} ({large:.4g}): write all files in one range, or give "
+            "--pixel-range if these are so indeed"
+        )
+
+
+def _sampled(path: str, column: str) -> NDArray[np.floating[Any]]:
+    """Finite numbers of a file's first rows that are not all 0."""
+    found: list[NDArray[Any]] = [np.empty(0)]
+    with opened(path) as file:
+        for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
+            values = batch.column(batch.schema.get_field_index(column))
+            values = getattr(values, "storage", values)
+            if hasattr(values, "field"):  # a vector
+                values = values.field("values")
+            while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
+                values = values.flatten()
+            numbers = values.drop_null().to_numpy(zero_copy_only=False)
+            found.append(numbers[np.isfinite(numbers)])
+            if found[-1].any():
+                break  # a file that begins with black rows says nothing yet
     return np.concatenate(found)
