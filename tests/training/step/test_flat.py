@@ -32,4 +32,4 @@ def test_numbers_too_large_for_a_sum_stay_as_they_are() -> None:
     torch.mul(state.buffers, 60, out=buffers)
     extras[2] = 60
     state.move_buffers(total)
-    assert network.mask.tolist() == [0.25, lowest, float("inf")]
+    assert network.get_buffer("mask").tolist() == [0.25, lowest, float("inf")]
