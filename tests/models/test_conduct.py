@@ -96,6 +96,11 @@ STATE = {
         "x = x + CACHE.setdefault('n', torch.rand(8))",
         "keeps 'mynet.CACHE' of the first images",
     ),
+    "the first weights": (
+        "self.m = None",
+        "self.m = self.fc.weight.detach().mean() if self.m is None else self.m; x = x + self.m",
+        "keeps 'm' of the first images or weights",
+    ),
     "the first images in a global": (
         "pass",
         "global FIRST; FIRST = x.mean() if FIRST is None else FIRST; x = x - FIRST",
@@ -219,6 +224,12 @@ BROKEN = {
         "x = x + self.twin(x).mean()",
         "'conv.weight' and 'twin.weight' lie in the same memory",
     ),
+    "gradients for everybody": (
+        "pass",
+        "torch.set_grad_enabled(False); x = x * 2; torch.set_grad_enabled(True)",
+        "leaves torch.set_grad_enabled changed",
+    ),
+    "threads": ("pass", "torch.set_num_threads(3)", "leaves torch.set_num_threads changed"),
     "a buffer that grows": (
         "self.register_buffer('bank', torch.zeros(1, 3))",
         "self.bank = torch.cat([self.bank, x.mean((0, 2, 3))[None]])",

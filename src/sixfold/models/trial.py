@@ -1,6 +1,6 @@
 """Runs of one network, each from the same weights and buffers, and what each has done to them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -164,10 +164,37 @@ class Trial:
 
     def _forward(self, images: Tensor, seed: int) -> Tensor:
         seed_all(seed)
-        with watched() as asked, torch.enable_grad():
-            output: Tensor = main_output(self.network(images.clone()))
+        with watched() as asked, torch.set_grad_enabled(self.network.training):
+            before = _modes()
+            try:
+                output: Tensor = main_output(self.network(images.clone()))
+            finally:
+                changed = [name for name, mode in before.items() if _modes()[name] != mode]
+                for name in changed:
+                    _MODES[name][1](before[name])
         self.asked = self.asked or asked
+        if changed:
+            self.broken = self.broken or (
+                f"leaves {changed[0]} changed for all that comes after it: use it as `with ...`, "
+                "or set it once in your script"
+            )
         return output
+
+
+_MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.use_deterministic_algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+}
+"""What a forward can change for the whole process, and how it is read and put back."""
+
+
+def _modes() -> dict[str, Any]:
+    return {name: read() for name, (read, _) in _MODES.items()}
 
 
 class _Writes(TorchFunctionMode):

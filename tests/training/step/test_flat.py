@@ -33,3 +33,14 @@ def test_numbers_too_large_for_a_sum_stay_as_they_are() -> None:
     extras[2] = 60
     state.move_buffers(total)
     assert network.get_buffer("mask").tolist() == [0.25, lowest, float("inf")]
+
+
+def test_buffers_that_change_places_keep_their_values() -> None:
+    network = nn.Linear(2, 2)
+    for name, value in (("now", 1.0), ("before", 2.0)):
+        network.register_buffer(name, torch.tensor(value))
+    state = FlatState(network)
+    network.before, network.now = network.get_buffer("now"), torch.tensor(3.0)
+    state.settle()
+    assert (network.get_buffer("now"), network.get_buffer("before")) == (3.0, 1.0)
+    assert state.buffers[state.buffers > 0].tolist() == [3.0, 1.0]

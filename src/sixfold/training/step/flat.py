@@ -180,6 +180,7 @@ class FlatState:
         Raises:
             UserError: if one has another shape or type than before.
         """
+        moved: list[tuple[_BufferSlot, Tensor]] = []
         for slot in self._slots:
             now, kept = slot.module._buffers.get(slot.name), slot.buffer
             if now is kept and kept.data_ptr() == slot.home.data_ptr():
@@ -189,9 +190,11 @@ class FlatState:
                     f"the forward of {type(slot.module).__name__} removes the buffer "
                     f"'{slot.name}', or gives it another shape or type: keep them as they are"
                 )
-            slot.home.copy_(now.detach())
-            kept.data = slot.home
-            slot.module._buffers[slot.name] = kept
+            moved.append((slot, now.detach().clone()))  # which may be another slot's buffer
+        for slot, value in moved:
+            slot.home.copy_(value)
+            slot.buffer.data = slot.home
+            slot.module._buffers[slot.name] = slot.buffer
 
     def check_places(self) -> None:
         """Make sure that every parameter is where updates are made.
