@@ -1,14 +1,28 @@
 """Every example runs, in seconds, in an empty folder."""
 
+import ast
+import functools
+import importlib.util
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+import sixfold
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+TASKS = re.findall(
+    r"^\| `(\w+)` \| `(.*)` \| (\d+) \| (.*) \|$", (ROOT / "docs" / "recipes.md").read_text(), re.M
+)
+"""Name, code, lines, and lines elsewhere of every task of a first day, as the page has them."""
 
 SAYS = {
     "train_digits": "bit for bit: True",
@@ -42,7 +56,7 @@ def run(code: str, folder: Path) -> str:
 
 def test_every_script_is_tested() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert scripts - {"networks", "fast_cifar", "cifar10_record"} == set(SAYS)
+    assert scripts - {"networks", "fast_cifar", "cifar10_record", "first_day"} == set(SAYS)
 
 
 @pytest.mark.full
@@ -51,6 +65,81 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
     for file in EXAMPLES.glob("*.py"):
         (tmp_path / file.name).write_text(file.read_text())
     assert SAYS[name] in run(f"import {name}; {name}.main()", tmp_path)
+
+
+def functions(file: Path) -> dict[str, list[str]]:
+    """The lines of every function of a script, without its head and blank lines."""
+    lines = file.read_text().splitlines()
+    return {
+        node.name: [line for line in lines[node.lineno : node.end_lineno] if line.strip()]
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_the_page_of_a_first_day_counts_what_is_there() -> None:
+    ours = functions(EXAMPLES / "first_day.py")
+    peers = ROOT / "benchmarks" / "first_day"
+    theirs = functions(peers / "training.py") | functions(peers / "using.py")
+    for name, code, lines, elsewhere in TASKS:
+        assert int(lines) == len(ours[name])
+        assert elsewhere == (str(len(theirs[name])) if name in theirs else "not offered")
+        text = " ".join(line.strip() for line in ours[name])
+        assert all(piece in text for piece in code.removesuffix(", ...)").split(" ... ")), name
+    assert {name for name, *_ in TASKS} >= set(theirs)
+
+
+@pytest.fixture
+def first_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, in an empty folder, its trainings in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for name in ("train", "lr_find", "tune"):
+        function = functools.partial(getattr(sixfold, name), engine="inline")
+        monkeypatch.setattr(sixfold, name, function)
+    spec = importlib.util.spec_from_file_location("first_day", EXAMPLES / "first_day.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "first_day", module)
+    spec.loader.exec_module(module)
+    torch.save(module.Net().state_dict(), "net.pth")
+    return module
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name, *_ in TASKS])
+def test_a_task_of_a_first_day_is_done(name: str, first_day: Any) -> None:
+    if name in ("tensorboard", "mlflow"):
+        pytest.importorskip(name)
+    assert set(first_day.TASKS) == {task for task, *_ in TASKS}
+    found = first_day.TASKS[name]()
+    assert found is not None
+    assert found is not False
+    if isinstance(found, float):
+        assert 0 < found < 1
+
+
+KILLED = """
+import os, signal, sixfold, first_day
+train = sixfold.train
+def hit(event):
+    if event.get("kind") == "progress" and event["epoch"] >= 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+sixfold.train = lambda *data, **options: train(*data, engine="inline", on_event=hit, **options)
+first_day.resume_after_a_kill()
+"""
+
+
+@pytest.mark.full
+def test_the_task_that_is_killed_goes_on(first_day: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES))
+    done = subprocess.run([sys.executable, "-c", KILLED], timeout=390, check=False)
+    assert done.returncode == -signal.SIGKILL
+    kept = [path.name for path in Path("runs/long/checkpoints").iterdir()]
+    assert kept
+    assert first_day.resume_after_a_kill() == 4 * 23
+    assert kept[0] in Path("runs/long/log.txt").read_text()
 
 
 @pytest.mark.full

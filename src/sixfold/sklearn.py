@@ -12,6 +12,7 @@ True
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sixfold.api.functions import train
 from sixfold.api.predictions import Predictions, predict
+from sixfold.core.errors import raise_problems
 from sixfold.data.splits import STRATA
 
 
@@ -38,7 +40,7 @@ class _SixfoldEstimator(BaseEstimator):  # type: ignore[misc]
             `sixfold train`.
         loss: as for `sixfold train`, or a callable; by default cross-entropy, or the mean squared
             error of a regressor.
-        random_state: the seed; an integer.
+        random_state: the seed, or a `RandomState` that it is drawn from; None is 0.
         validation: share of the images that is set aside to select on.
         engine: "inline" (in this process), "local" or "spark".
         workers: number of ranks, on which the result does not depend.
@@ -99,30 +101,47 @@ class _SixfoldEstimator(BaseEstimator):  # type: ignore[misc]
         """Train; of each of so many classes the share that is set aside is rounded."""
         if len(labels) != len(images):
             raise ValueError(f"{len(images)} images and {len(labels)} labels: expected as many")
+        raise_problems(self._problems())
         with tempfile.TemporaryDirectory(prefix="sixfold-") as folder:
             left = len(images)
             if self.validation:
                 left = int(left * (1 - self.validation)) - strata
+            out = str(Path(folder) / "run") if self.out is None else self.out
             result = train(
                 self.model,
                 (images, labels),
                 validation=self.validation,
                 test=False,
                 engine=self.engine,
-                **self._options(left, self.out or str(Path(folder) / "run")),
+                **self._options(left, out),
             )
             self.model_ = result.model()
             self.history_ = result.history
             self.result_ = dict(result)
 
-    def _options(self, images: int, out: str) -> dict[str, Any]:
+    def _problems(self) -> list[str]:
+        """What is wrong with parameters that this class reads itself; one line each."""
+        expected = {
+            "validation": ("a share, such as 0.1", _is_share),
+            "batch_size": ("a whole number, at least 1", _is_size),
+            "random_state": ("a whole number, or a RandomState", _is_seed),
+            "image_shape": ("(H, W), (C, H, W) or (H, W, C)", _is_shape),
+            "options": ("a mapping of options of `sixfold train`", _is_options),
+        }
+        return [
+            f"{name} is {getattr(self, name)!r:.60}: expected {what}"
+            for name, (what, is_good) in expected.items()
+            if not is_good(getattr(self, name))
+        ]
+
+    def _options(self, images: int, out: Any) -> dict[str, Any]:
         names = ("epochs", "lr", "optimizer", "momentum", "weight_decay", "schedule", "resize")
         return {
             **{name: getattr(self, name) for name in (*names, "augment", "workers")},
             "loss": self._usual_loss if self.loss is None else self.loss,
             # Less than a batch of images is one batch.
             "batch_size": max(min(self.batch_size, images), 1),
-            "seed": 0 if self.random_state is None else self.random_state,
+            "seed": _seed(self.random_state),
             "out": out,
             "overwrite": self.out is not None,
             "quiet": True,
@@ -136,6 +155,9 @@ class _SixfoldEstimator(BaseEstimator):  # type: ignore[misc]
     def _images(self, given: Any, *, fitting: bool) -> Any:
         """Images as `sixfold.train` takes them; rows in their shape."""
         array = given if hasattr(given, "detach") else np.asarray(given)
+        if array.ndim == 0:
+            kind = type(given).__name__
+            raise ValueError(f"X is a {kind}: expected images, (N, H, W) or with channels")
         if array.ndim == 2:
             if self.image_shape is None:
                 raise ValueError(
@@ -166,6 +188,38 @@ class _SixfoldEstimator(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.positive_only = True
         tags.non_deterministic = False
         return tags
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and 0 <= value < 1)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or _is_whole(value) or isinstance(value, np.random.RandomState)
+
+
+def _is_shape(value: Any) -> bool:
+    is_sizes = isinstance(value, (tuple, list)) and all(map(_is_size, value))
+    return value is None or (is_sizes and len(value) in (2, 3))
+
+
+def _is_options(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and all(isinstance(k, str) for k in value))
+
+
+def _seed(random_state: Any) -> int:
+    """The seed that scikit-learn's kinds of random states stand for."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    return 0 if random_state is None else int(random_state)
 
 
 class SixfoldClassifier(ClassifierMixin, _SixfoldEstimator):  # type: ignore[misc]
@@ -209,7 +263,10 @@ class SixfoldRegressor(RegressorMixin, _SixfoldEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> SixfoldRegressor:
         """Train on images and their numbers, (N,) or (N, K)."""
         images = self._images(X, fitting=True)
-        numbers = np.asarray(y, np.float64)
+        try:
+            numbers = np.asarray(y, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"y holds no numbers ({error}): expected (N,) or (N, K)") from error
         if numbers.ndim not in (1, 2):
             raise ValueError(f"y has shape {numbers.shape}: expected (N,) or (N, K)")
         self._is_flat = numbers.ndim == 1

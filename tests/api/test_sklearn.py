@@ -128,3 +128,23 @@ def test_a_regressor(loss: Any) -> None:
     assert fitted.predict(IMAGES).shape == ink.shape
     assert fitted.score(IMAGES, ink) > 0.5
     assert clone(regressor).fit(IMAGES, ink[:, None]).predict(IMAGES).shape == (200, 1)
+
+
+def test_parameters_of_a_wrong_kind_are_told_together() -> None:
+    wrong: dict[str, Any] = {"options": 3, "validation": "x", "random_state": "x", "batch_size": 0}
+    with pytest.raises(UserError) as caught:
+        SixfoldClassifier("lenet300", image_shape=(8,), **wrong).fit(IMAGES, LABELS)
+    names = [line.partition(" ")[0] for line in caught.value.problems]
+    assert names == ["validation", "batch_size", "random_state", "image_shape", "options"]
+    with pytest.raises(ValueError, match="X is a str: expected images"):
+        estimator().fit("images", LABELS)
+    with pytest.raises(ValueError, match="y holds no numbers"):
+        SixfoldRegressor(network()).fit(IMAGES, ["a"] * 200)
+
+
+def test_a_random_state_gives_the_seed() -> None:
+    one, two = (
+        estimator(epochs=1, random_state=np.random.RandomState(seed)).fit(IMAGES, LABELS)
+        for seed in (1, 1)
+    )
+    assert one.result_["weights_sha256"] == two.result_["weights_sha256"]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import sixfold
+from sixfold.api.predictions import predict
 from sixfold.api.values import settled
 from sixfold.core.errors import UserError
 
@@ -66,3 +67,45 @@ def test_what_cannot_be_is_answered_with_what_to_give(given: dict[str, Any], tol
     with pytest.raises(UserError) as caught:
         sixfold.train("lenet5", "digits", **options | given)
     assert told in str(caught.value)
+
+
+class _Network:
+    """Stands for a trained network of which only the units of the pixels are asked."""
+
+    pixel_range = ""
+
+
+WRONG = [3, float("nan"), b"x", [1], {1}, object(), torch.zeros(2), torch.float32, nn.ReLU]
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (sixfold.load, "the run is a"),
+        (sixfold.open_run, "the run is a"),
+        (sixfold.figures, "the run is a"),
+        (lambda value: sixfold.load("nowhere", trust_model=value), "trust_model="),
+        (lambda value: sixfold.train("lenet5", "digits", quiet=value), "quiet="),
+        (lambda value: sixfold.tune("lenet5", "digits", search=value), "search is a"),
+        (lambda value: sixfold.tune("lenet5", "digits", search={"lr": [[value]]}), "search"),
+        (lambda value: sixfold.train("lenet5", value), "data"),
+        (lambda value: predict(_Network(), [], batch_size=[value]), "batch_size="),  # type: ignore
+        (lambda value: predict(_Network(), [], resize=[value]), "resize="),  # type: ignore
+    ],
+    ids=range(10),
+)
+def test_a_value_of_a_wrong_kind_is_told(call: Any, told: str) -> None:
+    for value in WRONG:
+        with pytest.raises(UserError, match=told):
+            call(value)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "a\0b", "\ud800"])
+def test_what_no_file_can_be_called_is_told(name: str) -> None:
+    for call in (sixfold.load, sixfold.open_run, sixfold.figures):
+        with pytest.raises(UserError, match="no file can have such a name"):
+            call(name)
+    with pytest.raises(UserError, match=r"no file can have|expected text|names no place"):
+        sixfold.train("lenet5", "digits", resize=28, out=name)
+    with pytest.raises(UserError, match="did you mean resize"):
+        predict(_Network(), [], resise=3)  # type: ignore[arg-type]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import inspect
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from sixfold.core.checks import is_true
 from sixfold.core.console.console import Console
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
@@ -23,8 +25,10 @@ def silent(_: Mapping[str, Any]) -> None:
 @contextmanager
 def shown(on_event: OnEvent | None, quiet: bool | None) -> Iterator[OnEvent]:
     """Who hears of events: the caller's own function, a live display, or nobody."""
-    if on_event is not None and not callable(on_event):
+    if on_event is not None and not _takes_one(on_event):
         raise UserError(f"on_event is a {type(on_event).__name__}: expected a function of an event")
+    if quiet is not None:
+        is_true(quiet, "quiet")
     if on_event is not None:
         yield on_event
     elif quiet or (quiet is None and not (in_notebook() or sys.stderr.isatty())):
@@ -35,6 +39,17 @@ def shown(on_event: OnEvent | None, quiet: bool | None) -> Iterator[OnEvent]:
     else:
         with Console() as console:
             yield console
+
+
+def _takes_one(function: Any) -> bool:
+    """Whether something can be called with one argument, as far as that can be told."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # nobody knows of what is written in C
+        return callable(function)
+    return True
 
 
 def in_notebook() -> bool:

@@ -1,7 +1,7 @@
 """Classes and scores of images, from a trained network in this process."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.checks import unknown
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data.arrays import PixelReader, as_array, batch_channels_first, range_of
 from sixfold.data.config import DataConfig
 from sixfold.data.given_sources import parts_of
@@ -78,8 +79,7 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
 
     A `UserError` if the data are nothing that can be read, or of another shape than the network's.
     """
-    options = {"pixel_range": model.pixel_range or None} | options
-    config = DataConfig(**options)
+    config = _reading(model, batch_size, options)
     found = []
     for batch in _batches(data, config, model.shape, batch_size):
         with torch.no_grad():
@@ -87,6 +87,27 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
             found.append(probabilities(model.kind, scores).to(torch.float32).numpy())
     empty = np.empty((0, len(model.classes)), np.float32)
     return Predictions(model.classes, np.concatenate([empty, *found]), model.kind)
+
+
+_READING = ("resize", "image_column", "label_column", "pixel_range", "on_error")
+"""Settings of data that say how images are read."""
+
+
+def _reading(model: Classifier, batch_size: Any, options: Mapping[str, Any]) -> DataConfig:
+    """How images are read; a `UserError` with everything that is wrong."""
+    problems = [unknown("option", name, _READING) for name in options if name not in _READING]
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        problems.append(f"batch_size={batch_size!r}: expected a whole number, at least 1")
+    known = {name: value for name, value in options.items() if name in _READING}
+    config = DataConfig()
+    try:
+        config = DataConfig(**{"pixel_range": model.pixel_range or None, **known})
+        rest = config.cross_problems()  # of the specification, which is not asked here
+        problems += [line for line in config.problems() if line not in rest]
+    except UserError as error:
+        problems += error.problems
+    raise_problems(problems)
+    return config
 
 
 def _batches(

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from sixfold.training.classifier import Classifier
 
 
+_OF_TEST = (
+    *("balanced_accuracy", "top5_accuracy", "precision", "recall", "f1", "auroc"),
+    *("calibration_error", "confusion", "mean_average_precision"),
+)
+"""Fields of `result.json` that are of the test images without saying so."""
+
+
+def _of_test(name: str) -> list[str]:
+    return [known for known in _OF_TEST if name == f"test_{known}"]
+
+
 class History(list[dict[str, Any]]):
     """The lines of `metrics.jsonl`: one for each logged step, and one for each evaluation."""
 
@@ -35,7 +46,10 @@ class History(list[dict[str, Any]]):
 
 
 class TrainResult(Mapping[str, Any]):
-    """A finished training in `path`; every field of `result.json` is an attribute and an item."""
+    """A finished training in `path`; every field of `result.json` is an attribute and an item.
+
+    Attributes take figures of the test images with "test_" before their name and without.
+    """
 
     test_accuracy: float
     test_loss: float
@@ -66,8 +80,9 @@ class TrainResult(Mapping[str, Any]):
         return len(self._figures)
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self._figures:
-            return self._figures[name]
+        for known in (name, f"test_{name}", *_of_test(name)):
+            if not name.startswith("_") and known in self._figures:
+                return self._figures[known]
         raise AttributeError(f"the result of this training has no {name!r}")
 
     def __dir__(self) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from sixfold.api.arguments import Arguments, Given
 from sixfold.api.live import shown
 from sixfold.api.result import History, TrainResult, open_run
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import typed
 from sixfold.core.settings import build_tree, hints_of
@@ -170,9 +170,9 @@ def _own_options(
     names = {*hints_of(SearchConfig), *hints_of(TuneRunConfig), "max_time"} - {"search"}
     mine = {name: value for name, value in options.items() if name in names}
     rest = {name: value for name, value in options.items() if name not in names}
-    texts = _texts(search) if isinstance(search, Mapping) else [*search]
     problems: list[str] = []
     try:
+        texts = _texts(search)
         resume = {name: mine.pop(name) for name in ("resume",) if name in mine}
         own = build_tree(TuneConfig, {**mine, "search": tuple(texts)})
         own = dataclasses.replace(own, run=dataclasses.replace(own.run, **resume))
@@ -183,14 +183,48 @@ def _own_options(
     return own, rest, problems
 
 
-def _texts(search: Mapping[str, Any]) -> list[str]:
-    """What is searched as the command line has it."""
-    found = []
+def _texts(search: Any) -> list[str]:
+    """What is searched as the command line has it; a `UserError` if it is nothing of the kind.
+
+    >>> _texts({"lr": "log:0.1:1", "width": (8, 16), "nesterov": [True, False]})
+    ['lr=log:0.1:1', 'width=8|16', 'nesterov=true|false']
+    """
+    if isinstance(search, str):
+        return [search]
+    if isinstance(search, (list, tuple)) and all(isinstance(each, str) for each in search):
+        return [*search]
+    if not isinstance(search, Mapping):
+        raise UserError(
+            f"search is a {type(search).__name__}: expected a mapping such as "
+            '{"lr": "log:1e-4:1e-1", "optimizer": ["sgd", "adamw"]}'
+        )
+    found, problems = [], []
     for name, what in search.items():
-        if not isinstance(what, str):
-            what = "|".join(map(str, what)) if isinstance(what, Sequence) else str(what)
-        found.append(f"{name}={what}")
+        plain = what.tolist() if hasattr(what, "tolist") else what
+        values = plain if isinstance(plain, (list, tuple, range)) else [plain]
+        words = [_word(value) for value in values]
+        if None in words or not words:
+            problems.append(
+                f"search[{name!r}] is {_shown(what)}: expected a list of values, or text such as "
+                "log:1e-4:1e-1 or uniform:0:0.9"
+            )
+        else:
+            found.append(f"{name}={'|'.join(filter(None, words))}")
+    raise_problems(problems)
     return found
+
+
+def _word(value: Any) -> str | None:
+    """One value as text; None if it has none."""
+    if isinstance(value, type) and value.__module__.startswith("torch.optim"):
+        return f"torch.optim:{value.__name__}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (str, int, float)) and value != "" else None
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"
 
 
 def _whole(own: TuneConfig, config: TrainConfig) -> TuneConfig:

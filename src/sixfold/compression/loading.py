@@ -16,6 +16,7 @@ from sixfold.compression.codec.container import (
     unpack,
 )
 from sixfold.compression.codec.wire import DamagedError
+from sixfold.core.checks import is_true
 from sixfold.core.errors import UserError
 from sixfold.data.augmentation.views import NONE
 from sixfold.models import check_origin
@@ -44,8 +45,9 @@ def load(path: str | Path, *, trust_model: bool = False, tta: str = NONE) -> Cla
     A `UserError` if there is none, the file is damaged or does not fit its network, or that is
     neither the zoo's nor code in the current directory and is not trusted.
     """
+    trust = is_true(trust_model, "trust_model")
     file = model_card.weights_file(path)
-    network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)
+    network, card = load_network(file, trusted=read_card(file, trust=trust).model)
     if text := model_card.edited(card):
         warnings.warn(text, stacklevel=2)
     return Classifier(network, card, tta)

@@ -38,6 +38,7 @@ from typing import Any
 
 import psutil
 
+from sixfold.core.checks import place_of
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import RunError, SixfoldError, UserError
 from sixfold.core.object_store import DeniedError, ObjectStore, StoredObject, StoreError, is_url
@@ -387,7 +388,7 @@ def local_run(place: str | os.PathLike[str], *, record: bool = False) -> Path:
     Of a URL what its use takes is fetched, and with `record` what its report takes; no checkpoints.
     A URL of a file, such as weights, gives that file, with the settings that lie beside it.
     """
-    text = os.fspath(place)
+    text = place_of(place, "the run")
     if not is_url(text):
         return Path(text.removeprefix("file://")).expanduser().absolute()
     url, file = text.rstrip("/"), ""

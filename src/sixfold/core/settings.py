@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sixfold.core.checks import unknown
+from sixfold.core.checks import may_exist, unknown
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.files import parse_json
 from sixfold.core.naming import flag_of, instead_of, option_of
@@ -127,6 +127,8 @@ def _value_problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
     flag = flag_of(field.name)
     if value is None:
         return []
+    if field.name in ("out", "destination") and not may_exist(value):
+        return [f"{flag} {value[:60]!r}...: no file can have such a name"]
     if (
         field.name == "out"
         and value != field.default

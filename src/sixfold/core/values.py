@@ -51,7 +51,9 @@ def read_value(value: Any, hint: Any) -> Any:
         if kind is int and not isinstance(value, str):
             return operator.index(value)
         if kind is str and not isinstance(value, int | float):
-            return os.fspath(value)
+            value = os.fspath(value)
+        if "\0" in str(value):
+            raise ValueError
         return kind(value)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(_NOUNS[kind]) from None

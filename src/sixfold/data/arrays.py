@@ -53,7 +53,10 @@ def as_array(images: Any) -> tuple[NDArray[Any], bool]:
         if str(plain.dtype) == "torch.bfloat16":
             plain = plain.float()
         return plain.numpy(), True
-    return np.asarray(images), False
+    try:
+        return np.asarray(images), False
+    except ValueError as error:  # lists of several lengths
+        raise UserError(f"images or labels are no numbers of one shape ({error})") from error
 
 
 def channels_first(array: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:

@@ -65,6 +65,11 @@ def parts_of(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[st
         return {"train": _table(data, what, config, scratch)}
     if isinstance(data, Mapping):
         return _splits(data, what, config)
+    if hasattr(data, "dtype") and hasattr(data, "shape"):
+        raise UserError(
+            f"{what} is a {type(data).__name__} of shape {tuple(data.shape)}: expected images and "
+            "labels, (images, labels)"
+        )
     return {"train": items_of(data, what, config)}
 
 

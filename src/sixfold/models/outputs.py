@@ -1,38 +1,44 @@
-"""What a network gives: one tensor, or several by name, of which the first is the main one."""
+"""What a network gives: one tensor, or several by name, of which one is the main output."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 MAIN = ("out", "logits", "output", "main")
-"""Keys of a mapping that name its main output; else it is the first."""
+"""Names of outputs that are the main one; else it is the first."""
 
 
 def named_outputs(value: Any) -> dict[str, Tensor]:
     """The tensors of a network's output by name, the main one first; empty if it is nothing such.
 
-    Of a tuple or list the names are "0", "1", ..., or those of its fields; what is None is left
-    out, as networks have it that drop auxiliary heads in evaluation.
+    Of a tuple or list the names are "0", "1", ..., of a named tuple or data class those of its
+    fields; what is None is left out, as networks have it that drop auxiliary heads in evaluation.
 
     >>> import torch
     >>> list(named_outputs({"aux": torch.zeros(1), "out": torch.zeros(1)}))
     ['out', 'aux']
     """
+    found = {name: each for name, each in _items(value).items() if each is not None}
+    if not all(isinstance(each, Tensor) for each in found.values()):
+        return {}
+    main = next((name for name in MAIN if name in found), None)
+    return found if main is None else {main: found.pop(main), **found}
+
+
+def _items(value: Any) -> dict[str, Any]:
+    """Whatever is in an output, by name."""
     if isinstance(value, Tensor):
         return {"0": value}
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        found = {str(name): each for name, each in value.items() if each is not None}
-        main = next((name for name in MAIN if name in found), None)
-        if main is not None:
-            found = {main: found.pop(main), **found}
-    elif isinstance(value, (tuple, list)):
+        return {str(name): each for name, each in value.items()}
+    if isinstance(value, (tuple, list)):
         names = getattr(value, "_fields", range(len(value)))
-        pairs = zip(names, value, strict=True)
-        found = {str(name): each for name, each in pairs if each is not None}
-    else:
-        return {}
-    return found if all(isinstance(each, Tensor) for each in found.values()) else {}
+        return {str(name): each for name, each in zip(names, value, strict=True)}
+    return {}
 
 
 def main_output(value: Any) -> Any:
@@ -46,8 +52,11 @@ def rebuilt(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The same structure with other tensors, given by name."""
     if isinstance(value, Tensor):
         return tensors["0"]
+    items = {name: None if each is None else tensors[name] for name, each in _items(value).items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **items)
     if isinstance(value, Mapping):
-        return {key: None if each is None else tensors[str(key)] for key, each in value.items()}
-    names = [str(name) for name in getattr(value, "_fields", range(len(value)))]
-    items = [None if v is None else tensors[n] for n, v in zip(names, value, strict=True)]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return {key: items[str(key)] for key in value}
+    return (
+        type(value)(*items.values()) if hasattr(value, "_fields") else type(value)(items.values())
+    )

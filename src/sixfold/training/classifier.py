@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker
 from sixfold.data.augmentation.views import NONE, parse_views
+from sixfold.models.outputs import main_output
 from sixfold.training.averaged_views import averaged
 from sixfold.training.model_card import FLOATING, ModelCard
 
@@ -16,6 +17,8 @@ TOLERANCE = 1e-3  # by which floating-point images may leave 0 to 1, as after a 
 
 class Classifier(nn.Module):
     """Raw images (N, C, H, W) to the network's outputs (N, K): scores before softmax, or numbers.
+
+    Of a network with several outputs the main one; `network` gives all.
 
     Its state dict is that of the network alone, under the network's own names.
 
@@ -103,7 +106,7 @@ class Classifier(nn.Module):
         images = self.normalise(images)
         if len(self.views) > 1:
             return averaged(self.network, images, self.views)
-        scores: Tensor = self.network(images)
+        scores: Tensor = main_output(self.network(images))
         return scores
 
 

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError, raise_problems
 
 NONE = "none"
 FORMS = ("flip", "shift:PIXELS")
+EXAMPLE = "flip,shift:1"
 
 
 class View(NamedTuple):
@@ -19,8 +20,10 @@ class View(NamedTuple):
     mirrored: bool
 
 
-def parse_views(text: str, shape: Sequence[int] | None = None) -> tuple[View, ...]:
+def parse_views(text: Any, shape: Sequence[int] | None = None) -> tuple[View, ...]:
     """Read `--tta`: ``none``, or a list of ``flip`` and ``shift`` or ``shift:PIXELS``.
+
+    Python's own list of these will do, and None or False for ``none``.
 
     With the `shape` of images, (C, H, W), no view may miss the image altogether.
 
@@ -32,6 +35,12 @@ def parse_views(text: str, shape: Sequence[int] | None = None) -> tuple[View, ..
     >>> len(parse_views("flip,shift:1"))
     10
     """
+    if text is None or text is False:
+        text = NONE
+    if isinstance(text, (list, tuple)):
+        text = ",".join(map(str, text))
+    if not isinstance(text, str):
+        raise UserError(f"tta is a {type(text).__name__}: expected text, such as {EXAMPLE!r}")
     words = [word.strip() for word in text.split(",")]
     moves, flips = [(0, 0)], [False]
     if words == [NONE]:

@@ -35,7 +35,7 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
     asked = config.exporting
     found = config.problems()
     out = Path(asked.out).expanduser().absolute()
-    if asked.out:
+    if asked.out and not found:
         found += file_problems("--out", out)
     found += [
         f"--format {asked.chosen_format}: {why}" for why in missing_packages(asked.chosen_format)

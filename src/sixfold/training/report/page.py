@@ -10,6 +10,7 @@ from sixfold.core.html.axes import duration, plain
 from sixfold.core.html.json_lines import label, number
 from sixfold.core.html.page import Card, Page, Section, Text, configuration, pairs
 from sixfold.core.html.pictures import Images, mistakes
+from sixfold.core.run_store import local_run
 from sixfold.training.config import TrainConfig
 from sixfold.training.report.classes import class_section
 from sixfold.training.report.curves import learning_charts, throughput_chart
@@ -95,7 +96,8 @@ def build(record: Record, images: Images | None = None) -> Page:
 
 def figures(run_dir: Path | str) -> dict[str, Any]:
     """The charts of a training's page as plotly figures, by name; a `UserError` if it is no run."""
-    return {chart.id: chart.figure() for chart in build(read_record(Path(run_dir))).charts()}
+    record = read_record(local_run(run_dir, record=True))
+    return {chart.id: chart.figure() for chart in build(record).charts()}
 
 
 def _skipped_files(result: Mapping[str, Any]) -> list[Section]:

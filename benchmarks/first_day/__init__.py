@@ -1,0 +1,1 @@
+"""What one does on a first day, with Lightning and skorch."""
