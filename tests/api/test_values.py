@@ -31,8 +31,15 @@ from sixfold.core.errors import UserError
         ({"max_time": datetime.timedelta(minutes=1)}, {"max_time": "60s"}),
         ({"class_weights": torch.ones(2)}, {"class_weights": "0=1.0,1=1.0"}),
         (
-            {"optimizer": functools.partial(dict, lr=1, eps=0.1), "lr": 2},
-            {"optimizer": dict, "lr": 2, "optimizer_args": "eps=0.1"},
+            {"optimizer": functools.partial(torch.optim.AdamW, lr=1, eps=0.1), "lr": 2},
+            {"optimizer": "torch.optim:AdamW", "lr": 2, "optimizer_args": "eps=0.1"},
+        ),
+        (
+            {"optimizer": torch.optim.SGD, "momentum": 0.5, "dampening": 0.1, "nesterov": False},
+            {
+                "optimizer": "torch.optim:SGD",
+                "optimizer_args": "dampening=0.1,momentum=0.5,nesterov=False",
+            },
         ),
     ],
 )
@@ -60,6 +67,13 @@ def test_a_value_of_python_is_the_text_that_it_stands_for(
         ({"engine": 3}, "engine is a int: expected inline"),
         ({"on_event": True}, "expected a function"),
         ({"patience": 3}, "METRIC:PATIENCE"),
+        ({"optimizer": torch.optim.AdamW, "momentum": 0.9}, "momentum=0.9: AdamW has none"),
+        ({"optimizer": lambda weights: None}, "optimizer is a function: expected a class"),
+        ({"optimizer": functools.partial(torch.optim.SGD, 0.1)}, "partial of one with keywords"),
+        ({"optimizer": torch.optim.LBFGS}, "LBFGS: evaluates the loss several times a step"),
+        ({"optimizer": torch.optim.SparseAdam}, "takes sparse gradients only"),
+        ({"optimizer": "lbfgs"}, "lbfgs: evaluates the loss several times a step"),
+        ({"optimizer": "torch.optim.AdamW"}, "did you mean torch.optim:AdamW?"),
     ],
 )
 def test_what_cannot_be_is_answered_with_what_to_give(given: dict[str, Any], told: str) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.api.live import shown, silent
+from sixfold.api.result import TrainResult
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.settings import build_tree
+from sixfold.core.settings import build_tree, hints_of
 
 Figures = dict[str, Any]
 Run = str | PathLike[str]
@@ -28,6 +29,11 @@ def _settings(
         raise UserError(f"a {type(first).__name__}: expected a {tree.__name__}, or options by name")
     # A result of `sixfold.train` stands for its run directory.
     plain = {name: getattr(value, "path", value) for name, value in given.items()}
+    known = {key for section in hints_of(tree).values() for key in hints_of(section)}
+    if "trust_model" in known and any(
+        isinstance(one, TrainResult) and one.is_own() for one in given.values()
+    ):
+        plain["trust_model"] = True
     return build_tree(tree, {**plain, **options})
 
 

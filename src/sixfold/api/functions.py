@@ -128,7 +128,8 @@ def _train(config: TrainConfig, engine: Engine | None, on_event: OnEvent) -> Tra
 
         planner = choose
     result = run.train(config, engine=engine, on_event=on_event, planner=planner)
-    return TrainResult(result, local_run(result["report"].rpartition("/")[0]))
+    path = local_run(result["report"].rpartition("/")[0])
+    return TrainResult(result, path, config.model.model)
 
 
 @contextlib.contextmanager

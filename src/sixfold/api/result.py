@@ -66,8 +66,10 @@ class TrainResult(Mapping[str, Any]):
     report: str
     versions: dict[str, str]
 
-    def __init__(self, figures: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, figures: Mapping[str, Any], path: Path, network: str = "") -> None:
+        """`network` names the one that the caller has given, whose code may be run."""
         self._figures = dict(figures)
+        self._network = network
         self.path = path
 
     def __getitem__(self, name: str) -> Any:
@@ -111,7 +113,16 @@ class TrainResult(Mapping[str, Any]):
         """
         from sixfold.compression.loading import load
 
-        return load(self.path, trust_model=trust_model, tta=tta)
+        return load(self.path, trust_model=trust_model or self.is_own(), tta=tta)
+
+    def is_own(self) -> bool:
+        """Whether the weights are of the very network that the caller has given to `train`."""
+        from sixfold.compression.loading import read_card
+        from sixfold.training.model_card import weights_file
+
+        if not self._network:
+            return False
+        return read_card(weights_file(self.path), trust=True).model == self._network
 
     def predict(
         self, data: Any, *, batch_size: int = 256, tta: str = "none", **options: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -50,12 +51,40 @@ def settled(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         elif value is not None or defaults.get(name) is None:
             plain = _plain(name, value)
             taken |= {key: plain[key] for key in plain if key == name or key not in options}
+    if isinstance(taken.get("optimizer"), type):
+        problems += _with_class(taken, defaults)
     return taken, problems
+
+
+def _with_class(taken: dict[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Let a class of optimizers have those options that are keywords of its own.
+
+    What is wrong, a line each. torch's classes get their names, since every rank has them.
+    """
+    kind = taken["optimizer"]
+    try:
+        takes = inspect.signature(kind).parameters
+    except ValueError:  # a class written in C: it is refused with all else that is none
+        return []
+    own = [name for name in taken if name in takes and name not in defaults]
+    own += [name for name in ("momentum", "nesterov") if name in taken]
+    pairs = [f"{name}={taken.pop(name)}" for name in own if name in takes]
+    if pairs:
+        taken["optimizer_args"] = ",".join(filter(None, [taken.get("optimizer_args"), *pairs]))
+    if kind.__module__.startswith("torch.optim."):
+        taken["optimizer"] = f"torch.optim:{kind.__name__}"
+    return [f"{name}={taken.pop(name)}: {kind.__name__} has none" for name in own if name in taken]
 
 
 def _misplaced(name: str, value: Any) -> Iterator[str]:
     """What PyTorch takes here and Sixfold does not, with what to give in its place."""
     is_called = callable(value) and not isinstance(value, str)
+    has_keywords = isinstance(value, functools.partial) and not value.args
+    if name == "optimizer" and is_called and not isinstance(value, type) and not has_keywords:
+        yield (
+            f"optimizer is a {type(value).__name__}: expected a class, such as torch.optim.AdamW, "
+            "or functools.partial of one with keywords; lr= and weight_decay= are options"
+        )
     if hasattr(value, "param_groups"):
         yield (
             f"{name} is an instance of {type(value).__name__}, which belongs to a copy of the "

@@ -82,7 +82,7 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
         ) from error
     sources = [node for node in graph.nodes if node.op == "placeholder"]
     output = result_of(graph)
-    if not isinstance(output, fx.Node):
+    if not isinstance(output, fx.Node) or isinstance(output.target, type):  # such as a named tuple
         raise UnsupportedError(f"the network must return one tensor, or {REMEDY}")
     calls = calls_of(network, graph, recorder.shapes)
     return Trace(network=network, source=sources[0], calls=calls, output=output)

@@ -100,14 +100,17 @@ def rule_problems(name: str, arguments: str) -> list[str]:
     """What is wrong with the name and the arguments of a rule at a glance, one line each."""
     found = []
     if ":" not in name and name not in RULES:
-        same = next((known for known in RULES if known == name.lower()), None)
-        hint = unknown("optimizer", same or name, [*RULES, *((same,) if same else ())])
-        text = f"did you mean {same}?" if same else hint
+        plain = name.removeprefix("torch.optim.").lower()
+        if plain in RULES:
+            dotted = name.replace("torch.optim.", TORCH)
+            text = f"did you mean {plain if dotted == name else dotted}?"
+        elif other := next((known for known in OTHERS if known.lower() == plain), None):
+            return [f"--optimizer {name}: {_why_not(other)}"]
+        else:
+            text = unknown("optimizer", name, RULES)
         return [f"--optimizer {name}: {text} (also torch.optim:NAME, or package.module:Class)"]
-    if name.startswith(TORCH):
-        plain = name.removeprefix(TORCH)
-        if plain in OTHERS:
-            found.append(f"--optimizer {name}: {OTHERS[plain]}, so it cannot update flat weights")
+    if name.startswith(TORCH) and (plain := name.removeprefix(TORCH)) in OTHERS:
+        return [f"--optimizer {name}: {_why_not(plain)}"]
     try:
         given = parse_optimizer_args(arguments)
     except UserError as error:
@@ -120,6 +123,10 @@ def rule_problems(name: str, arguments: str) -> list[str]:
         elif key not in rule.arguments:
             found.append(_unknown_argument(name, key, rule.arguments))
     return found
+
+
+def _why_not(torch_class: str) -> str:
+    return f"{OTHERS[torch_class]}, so it cannot update flat weights"
 
 
 def _unknown_argument(name: str, key: str, takes: tuple[str, ...]) -> str:
