@@ -22,6 +22,7 @@ from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, as_json
+from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.session import open_engine_for
@@ -267,12 +268,14 @@ def _prepare(
     from sixfold import models
 
     images = 0
-    for asked, config in {config.data: config for config in plan.configs.values()}.items():
+    sets: dict[DataConfig, list[TrainConfig]] = {}
+    for config in plan.configs.values():
+        sets.setdefault(with_target(config.data, config.loss), []).append(config)
+    for asked, (config, *others) in sets.items():
         count = workers or config.engine.workers or 1
         opened = data.open_data(resolve_data(asked, engine_for(config), count, on_event))
         images = max(images, len(opened.test))
-        of_this = [config.model for config in plan.configs.values() if config.data == asked]
-        for model in dict.fromkeys(of_this):
+        for model in dict.fromkeys(each.model for each in (config, *others)):
             if ":" not in model.model:
                 continue
             with contextlib.suppress(UserError):  # its members report it
