@@ -69,7 +69,10 @@ def test_a_value_of_python_is_the_text_that_it_stands_for(
         ({"patience": 3}, "METRIC:PATIENCE"),
         ({"optimizer": torch.optim.AdamW, "momentum": 0.9}, "momentum=0.9: AdamW has none"),
         ({"optimizer": lambda weights: None}, "optimizer is a function: expected a class"),
-        ({"optimizer": functools.partial(torch.optim.SGD, 0.1)}, "partial of one with keywords"),
+        (
+            {"optimizer": functools.partial(torch.optim.SGD, [torch.ones(1)])},
+            "partial of one with keywords",
+        ),
         ({"optimizer": torch.optim.LBFGS}, "LBFGS: evaluates the loss several times a step"),
         ({"optimizer": torch.optim.SparseAdam}, "takes sparse gradients only"),
         ({"optimizer": "lbfgs"}, "lbfgs: evaluates the loss several times a step"),

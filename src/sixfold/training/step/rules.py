@@ -98,7 +98,7 @@ def class_of(name: str) -> str:
 
 def rule_problems(name: str, arguments: str) -> list[str]:
     """What is wrong with the name and the arguments of a rule at a glance, one line each."""
-    found = []
+    found: list[str] = []
     if ":" not in name and name not in RULES:
         plain = name.removeprefix("torch.optim.").lower()
         if plain in RULES:
