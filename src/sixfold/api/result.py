@@ -48,7 +48,7 @@ class History(list[dict[str, Any]]):
 class TrainResult(Mapping[str, Any]):
     """A finished training in `path`; every field of `result.json` is an attribute and an item.
 
-    Attributes take figures of the test images with "test_" before their name and without.
+    Attributes take figures of the test images with ``test_`` before their name and without.
     """
 
     test_accuracy: float
