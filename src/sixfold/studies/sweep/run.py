@@ -123,10 +123,10 @@ def _count_operations(figures: TimeResult, plan: Plan, engines: Engines) -> None
         if not row.repeats:
             continue
         config = one.config
-        key = config.model, config.data
+        asked = with_target(config.data, config.loss)
+        key = config.model, asked
         if key not in known:
             engine = engines.open(config)
-            asked = with_target(config.data, config.loss)
             opened = data.open_data(resolve_data(asked, engine, 1, lambda _: None))
             network = models.build(config.model, shape=opened.shape, classes=opened.outputs, seed=0)
             known[key] = training_flops(network, opened.shape), weight_bytes(network)
@@ -202,7 +202,8 @@ def _fit_digits(config: Any, on_event: OnEvent) -> Any:
 
 def _inputs(configs: Iterable[TrainConfig]) -> Inputs:
     configs = list(configs)
-    sets = [dataclasses.replace(c.data, data=data.absolute_spec(c.data.data)) for c in configs]
+    asked = [with_target(config.data, config.loss) for config in configs]
+    sets = [dataclasses.replace(each, data=data.absolute_spec(each.data)) for each in asked]
     return inputs_of(
         models=dict.fromkeys(config.model for config in configs), datasets=dict.fromkeys(sets)
     )
@@ -214,7 +215,7 @@ def _recognised(plan: Plan) -> Plan:
     members = []
     for member in plan.members:
         config = plan.configs[member.name]
-        key = config.model, config.data
+        key = config.model, with_target(config.data, config.loss)
         if key not in known:
             known[key] = _inputs([config]).built().identity()
         settings = {**member.settings, "inputs": known[key]}
