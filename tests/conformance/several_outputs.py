@@ -6,7 +6,6 @@ import dataclasses
 from collections import OrderedDict, namedtuple
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,8 +73,3 @@ def both(outputs: Any, target: Tensor) -> Tensor:
     if outputs.aux is not None:
         total = total + functional.cross_entropy(outputs.aux, target, reduction="sum")
     return total
-
-
-def example() -> Any:
-    """What a `Forms` gives, for tests without a training."""
-    return ModelOutput(logits=torch.zeros(2, 3), aux=torch.ones(2, 3))
