@@ -300,9 +300,10 @@ def test_a_stopped_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {**SHORT, "epochs": 3, "out": "run", "checkpoint_every": 1}
     options |= {"optimizer": torch.optim.AdamW, "optimizer_args": {"betas": (0.9, 0.95)}}
     cell = run_cell()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="resume=True") as stopped:
         sixfold.train(cell.Net, (IMAGES, LABELS), on_event=stop, **options)
     assert "resume=True" in told[-1]
+    assert len(stopped.traceback) < 6  # a notebook shows it
     whole = sixfold.train(cell.Net, (IMAGES, LABELS), **options | {"out": "whole"})
     Path("run").rename("moved")
     options["out"] = "moved"
@@ -336,6 +337,14 @@ def test_a_notebook_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert '<progress value="5" max="5">' in pages[-1]
     assert "loss " in pages[-1]
     assert "test: loss" in pages[-1]
+
+
+def test_a_notebook_shows_an_error_s_problems_alone() -> None:
+    with pytest.raises(UserError) as caught:
+        sixfold.train("lenet5", "digits", batchsize=3, lr="fast")
+    shown = caught.value._render_traceback_()
+    assert shown == ["UserError:", *caught.value.problems]
+    assert len(shown) == 3
 
 
 def test_a_run_is_resumed_by_its_directory_alone(monkeypatch: pytest.MonkeyPatch) -> None:

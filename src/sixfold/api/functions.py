@@ -138,8 +138,9 @@ def _resumable(config: TrainConfig, on_event: OnEvent) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        out = config.run.out
+        out, text = config.run.out, "stopped before the first checkpoint"
         if out and (is_url(out) or any(Path(out).glob("checkpoints/step-*"))):
             text = f"stopped; the same call with resume=True and out={out!r} goes on from here"
             on_event({"kind": "note", "text": text})
-        raise
+        # Where in the launcher it came says nothing.
+        raise KeyboardInterrupt(text) from None

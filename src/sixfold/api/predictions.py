@@ -56,6 +56,10 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.probabilities)
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:10]) + (", ..." if len(self.classes) > 10 else "")
+        return f"<Predictions: {len(self)} images, {self.kind}: {names}>"
+
     def to_pandas(self) -> Any:
         """A row for each image: class, confidence, and the probability of each class.
 

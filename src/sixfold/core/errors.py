@@ -45,6 +45,10 @@ class UserError(SixfoldError):
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the problems, not the calls that found them."""
+        return [type(self).__name__ + ":", *map(printable, self.problems)]
+
 
 def raise_problems(problems: str | Collection[str]) -> None:
     """A `UserError` with all problems, if there are any."""
