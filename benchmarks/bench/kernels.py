@@ -26,7 +26,8 @@ from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 from benchmarks.bench.publish import Show, begin, publish
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.perf.profile.machine import Machine, measure_machine
+from sixfold.perf.profile.limits import Machine
+from sixfold.perf.profile.machine import measure_machine
 from sixfold.training.layers.executor import LayerExecutor
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 

@@ -15,7 +15,7 @@ from benchmarks.bench.options import TAKES, PartsBenchConfig, TrainBenchConfig
 from sixfold import data
 from sixfold.core.errors import UserError
 from sixfold.data.config import DataConfig
-from sixfold.perf.profile.machine import CopyRate, Machine, ProductRate
+from sixfold.perf.profile.limits import CopyRate, Machine, ProductRate
 
 TINY = "synthetic:40x1x16x16"
 

@@ -1,5 +1,6 @@
 """The critical path of traces whose path is known, and what is overlapped in them."""
 
+import dataclasses
 import random
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,15 @@ from sixfold.perf.profile.critical_path import (
     paths_of,
 )
 from sixfold.perf.profile.exchanges import Exchanged, NotedTransport
+from sixfold.perf.profile.results import (
+    CriticalPath,
+    LayerShare,
+    Memory,
+    RankFigures,
+    RankShare,
+    WatchedExchanges,
+    WatchedStep,
+)
 from sixfold.perf.profile.timelines import RankLine, RankStep, Timelines
 
 
@@ -46,13 +56,13 @@ def test_the_path_goes_through_the_rank_that_came_last() -> None:
         Segment(0, 6.0, 7.0, True),
         Segment(0, 7.0, 10.0, False),
     ]
-    assert path_figures(ranks) == {
-        "seconds": 10.0,
-        "work_s": [{"rank": 0, "seconds": 3.0}, {"rank": 1, "seconds": 6.0}],
-        "transfer_s": 1.0,
-        "handovers": 1,
-        "layers": [{"layer": "conv", "seconds": 2.0}],
-    }
+    assert path_figures(ranks) == CriticalPath(
+        seconds=10.0,
+        work_s=[RankShare(rank=0, seconds=3.0), RankShare(rank=1, seconds=6.0)],
+        transfer_s=1.0,
+        handovers=1,
+        layers=[LayerShare(layer="conv", seconds=2.0)],
+    )
 
 
 def test_a_message_that_came_while_its_receiver_computed_is_not_on_the_path() -> None:
@@ -79,9 +89,9 @@ def test_the_path_passes_from_rank_to_rank() -> None:
     ]
     found = path_figures(ranks)
     assert [segment.rank for segment in critical_path(ranks)] == [0, 2, 2, 1, 1, 0, 0]
-    assert [own["seconds"] for own in found["work_s"]] == [2.0 + 1.0, 1.0, 2.5]
-    assert found["transfer_s"] == 0.5 + 1.0 + 1.0
-    assert found["handovers"] == 3
+    assert [own.seconds for own in found.work_s] == [2.0 + 1.0, 1.0, 2.5]
+    assert found.transfer_s == 0.5 + 1.0 + 1.0
+    assert found.handovers == 3
 
 
 def test_the_path_has_no_gap_and_is_as_long_as_the_step() -> None:
@@ -103,10 +113,22 @@ def test_the_path_has_no_gap_and_is_as_long_as_the_step() -> None:
         assert path[-1].end == max(clocks) + 0.1
 
 
-def rank_file(rank: int, begin: float, *exchanges: Exchanged) -> dict[str, Any]:
-    watched = {"step": 5, "exchanges": [own.as_plain() for own in exchanges], "layers": []}
-    step = {"step": 5, "begin": begin, "whole_s": 10.0}
-    return {"rank": rank, "steps": [step], "exchanges": [watched] if exchanges else []}
+def rank_file(rank: int, begin: float, *exchanges: Exchanged) -> RankFigures:
+    plain = [own.as_plain() for own in exchanges]
+    phases = ("data_s", "compute_s", "communication_s", "waiting_s", "update_s")
+    nothing: dict[str, Any] = dict.fromkeys(phases, 0.0)
+    step = WatchedStep(step=5, kind="clock", begin=begin, whole_s=10.0, samples=0, **nothing)
+    watched = WatchedExchanges(step=5, exchanges=plain, layers=[])
+    held: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Memory)}
+    return RankFigures(
+        rank=rank,
+        host="",
+        steps=[step],
+        shards={},
+        memory=Memory(**held),
+        layers=[],
+        exchanges=[watched] if exchanges else [],
+    )
 
 
 def line(rank: int, begin: float) -> RankLine:
@@ -127,11 +149,12 @@ def test_hosts_are_put_on_one_clock() -> None:
         evaluations=(),
         skipped=0,
     )
-    found = paths_of(ranks, lines)
-    assert found["critical_path"]["step"] == 5
-    assert found["critical_path"]["transfer_s"] == 1.0
-    assert found["overlap"] == 0.0
-    assert paths_of([rank_file(0, 0.0)], lines) == {}
+    path, overlap = paths_of(ranks, lines)
+    assert path is not None
+    assert path.step == 5
+    assert path.transfer_s == 1.0
+    assert overlap == 0.0
+    assert paths_of([rank_file(0, 0.0)], lines) == (None, None)
 
 
 def test_exchanges_are_noted_while_that_is_asked_for() -> None:

@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.perf.profile.machine import (
+from sixfold.perf.profile.limits import (
     Cache,
     CopyRate,
     Machine,
     ProductRate,
     load_machine,
-    measure_machine,
-    read_caches,
     save_machine,
 )
+from sixfold.perf.profile.machine import measure_machine, read_caches
 
 MACHINE = Machine(
     processor="of paper",
@@ -78,12 +77,6 @@ def test_cores_share_what_the_machine_has() -> None:
     assert MACHINE.bandwidth() == 20e9
     assert MACHINE.bandwidth(4) == pytest.approx(10e9)
     assert MACHINE.bandwidth(1, 500) == 100e9
-
-
-def test_the_roofline() -> None:
-    assert MACHINE.attainable_flops(1.0) == 20e9
-    assert MACHINE.attainable_flops(1000.0) == 100e9
-    assert MACHINE.attainable_flops(5.0) == 100e9  # the ridge
 
 
 def test_caches_as_the_kernel_tells_them(tmp_path: Path) -> None:

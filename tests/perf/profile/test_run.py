@@ -12,7 +12,8 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.perf.profile.config import ProfileConfig, ProfiledTrainingConfig, ProfilingConfig
-from sixfold.perf.profile.machine import measure_machine, save_machine
+from sixfold.perf.profile.limits import save_machine
+from sixfold.perf.profile.machine import measure_machine
 from sixfold.perf.profile.run import profile, profile_of_run
 
 
@@ -121,8 +122,8 @@ def test_engines_side_by_side(
     found = measured(machine, tmp_path / "p", *words)
     assert set(found["sides"]) == {"inline", "local"}
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["inline", "local", "GPU"]
-    assert rows[0].split()[-1] == ("none" if not found["gpus"] else "used")
+    assert head.split() == ["inline", "local"]
+    assert rows[0].split() == ["workers", "1", "1"]
 
 
 def test_a_finished_run_is_only_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

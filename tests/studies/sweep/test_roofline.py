@@ -11,7 +11,7 @@ from tests.studies.sweep.test_delay import session
 from sixfold.cli import main
 from sixfold.core.errors import UserError
 from sixfold.perf.profile import Machine, save_machine
-from sixfold.perf.profile.machine import CopyRate, ProductRate
+from sixfold.perf.profile.limits import CopyRate, ProductRate
 from sixfold.studies.lab.activations.study import ActivationsResult, MeasuredWay, Serial
 from sixfold.studies.lab.cluster import Cost
 from sixfold.studies.lab.job_per_step.study import JobPerStepResult, MeasuredBatch

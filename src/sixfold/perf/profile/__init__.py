@@ -7,7 +7,8 @@ from sixfold.core.lazy import lazy
 if TYPE_CHECKING:
     from sixfold.perf.profile.cost import FunctionCost, LayerCost
     from sixfold.perf.profile.layers import layer_costs, total
-    from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
+    from sixfold.perf.profile.limits import Machine, load_machine, save_machine
+    from sixfold.perf.profile.machine import measure_machine
 
 __all__ = [
     "FunctionCost",
@@ -25,6 +26,7 @@ __getattr__ = lazy(
     {
         "cost": ("FunctionCost", "LayerCost"),
         "layers": ("layer_costs", "total"),
-        "machine": ("Machine", "load_machine", "measure_machine", "save_machine"),
+        "limits": ("Machine", "load_machine", "save_machine"),
+        "machine": ("measure_machine",),
     },
 )

@@ -15,12 +15,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sixfold.perf.profile.exchanges import Exchanged
+from sixfold.perf.profile.results import CriticalPath, LayerShare, RankFigures, RankShare
 from sixfold.perf.profile.timelines import Timelines
 
-Plain = dict[str, Any]
 LayerSpan = tuple[str, float, float]
 """Layer with its pass, begin and end."""
 
@@ -105,8 +105,8 @@ def overlap_of(exchanges: Sequence[Exchanged]) -> float | None:
     return sum(own.ended - own.started for own in exchanges) / whole if whole > 0 else None
 
 
-def path_figures(ranks: Sequence[RankTrace]) -> Plain:
-    """What the path of a step consists of, in seconds."""
+def path_figures(ranks: Sequence[RankTrace], step: int = 0) -> CriticalPath:
+    """What the path of a step consists of."""
     path = critical_path(ranks)
     traces = {trace.rank: trace for trace in ranks}
     work = {trace.rank: 0.0 for trace in ranks}
@@ -120,52 +120,52 @@ def path_figures(ranks: Sequence[RankTrace]) -> Plain:
             if common > 0:
                 layers[name] = layers.get(name, 0.0) + common
     visits = [segment.rank for segment in path]
-    return {
-        "seconds": path[-1].end - path[0].begin if path else 0.0,
-        "work_s": [{"rank": rank, "seconds": seconds} for rank, seconds in sorted(work.items())],
-        "transfer_s": sum(segment.seconds for segment in path if segment.is_transfer),
-        "handovers": sum(one != other for one, other in pairwise(visits)),
-        "layers": [
-            {"layer": name, "seconds": seconds}
+    return CriticalPath(
+        step=step,
+        seconds=path[-1].end - path[0].begin if path else 0.0,
+        work_s=[RankShare(rank=rank, seconds=seconds) for rank, seconds in sorted(work.items())],
+        transfer_s=sum(segment.seconds for segment in path if segment.is_transfer),
+        handovers=sum(one != other for one, other in pairwise(visits)),
+        layers=[
+            LayerShare(layer=name, seconds=seconds)
             for name, seconds in sorted(layers.items(), key=lambda item: -item[1])
         ],
-    }
+    )
 
 
-def paths_of(ranks: Sequence[Plain], lines: Timelines) -> Plain:
-    """The figures of a profile: the path of the middle one of the timed steps, and the overlap.
+def paths_of(
+    ranks: Sequence[RankFigures], lines: Timelines
+) -> tuple[CriticalPath | None, float | None]:
+    """The path of the middle one of the timed steps, and the overlap.
 
     Args:
         ranks: what each has written.
         lines: tell by how much the clocks of hosts differ.
 
     Returns:
-        ``critical_path`` and ``overlap`` (0 to 1); empty where ranks do not exchange anything.
+        Path and overlap (0 to 1); None where ranks do not exchange anything.
     """
     off = {line.rank: {step.step: step.begin for step in line.steps} for line in lines.ranks}
     timed: dict[int, list[RankTrace]] = {}
     for rank in ranks:
-        ends = {step["step"]: step["begin"] + step["whole_s"] for step in rank["steps"]}
-        begins = {step["step"]: step["begin"] for step in rank["steps"]}
-        for watched in rank.get("exchanges", []):
-            number = watched["step"]
-            by_s = off.get(rank["rank"], {}).get(number, begins[number]) - begins[number]
-            done = [Exchanged.of(plain).moved(by_s) for plain in watched["exchanges"]]
+        steps = {step.step: step for step in rank.steps}
+        for watched in rank.exchanges:
+            number, step = watched.step, steps[watched.step]
+            by_s = off.get(rank.rank, {}).get(number, step.begin) - step.begin
+            done = [Exchanged.of(plain).moved(by_s) for plain in watched.exchanges]
             timed.setdefault(number, []).append(
                 RankTrace(
-                    rank=rank["rank"],
-                    begin=begins[number] + by_s,
-                    end=ends[number] + by_s,
+                    rank=rank.rank,
+                    begin=step.begin + by_s,
+                    end=step.begin + step.whole_s + by_s,
                     exchanges=tuple(sorted(done, key=lambda own: own.done)),
-                    layers=tuple((n, a + by_s, b + by_s) for n, a, b in watched["layers"]),
+                    layers=tuple((n, a + by_s, b + by_s) for n, a, b in watched.layers),
                 )
             )
     whole = {number: traces for number, traces in timed.items() if len(traces) == len(ranks)}
     everything = [own for traces in whole.values() for trace in traces for own in trace.exchanges]
     if not everything:
-        return {}
-    figures = {number: path_figures(traces) for number, traces in whole.items()}
-    middle = statistics.median_low(found["seconds"] for found in figures.values())
-    number = next(n for n, found in figures.items() if found["seconds"] == middle)
-    path = {"step": number} | figures[number]
-    return {"critical_path": path, "overlap": overlap_of(everything)}
+        return None, None
+    paths = [path_figures(traces, number) for number, traces in whole.items()]
+    middle = statistics.median_low(path.seconds for path in paths)
+    return next(path for path in paths if path.seconds == middle), overlap_of(everything)

@@ -5,12 +5,13 @@ are timed take turns, so that both see the same machine; their difference is wha
 Then come two steps whose operators are timed as well, and one whose memory is measured.
 """
 
+import dataclasses
 import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -23,10 +24,19 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
-from sixfold.perf.profile.cost import COUNTS, LayerCost
+from sixfold.perf.profile.cost import LayerCost
 from sixfold.perf.profile.exchanges import Exchanged, NotedTransport
 from sixfold.perf.profile.layers import layer_costs
 from sixfold.perf.profile.memory import Peak, watched_memory
+from sixfold.perf.profile.results import (
+    COSTS,
+    FunctionTime,
+    Layer,
+    Memory,
+    RankFigures,
+    WatchedExchanges,
+    WatchedStep,
+)
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.training.log import TimedIterator
 from sixfold.training.native.max_pool import is_built
@@ -79,13 +89,13 @@ class _Profile:
             name = job.training.config.strategy.strategy
             raise UserError(f"--strategy {name}: its steps cannot be watched from within a rank")
         self._step = step
-        self._steps: list[dict[str, Any]] = []
+        self._steps: list[WatchedStep] = []
         self._spans: dict[str, list[list[Span]]] = {CLOCK: [], OPERATORS: []}
         self._sizes: list[int] = []
         self._layer_kinds: dict[str, str] = {}
         self._groups: dict[str, tuple[str, ...]] = {}
         self._peak = Peak()
-        self._exchanges: list[dict[str, Any]] = []  # of each step whose layers are timed
+        self._exchanges: list[WatchedExchanges] = []  # of each step whose layers are timed
         self._offset = time.time() - time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -102,24 +112,23 @@ class _Profile:
                     self._advance(number, kind, timed)
         finally:
             training.log.close()
-        found = {
-            "rank": comm.rank,
-            "host": comm.host,
-            "steps": self._steps,
-            # How many shards of each size this rank had in the last step.
-            "shards": {str(n): count for n, count in sorted(Counter(self._sizes).items())},
-            "memory": self._memory(resident),
-            "layers": self._layers(),
-            "exchanges": self._exchanges,
-            "spans": [
-                [s.layer, s.direction, s.function, s.begin + offset, s.end + offset]
+        found = RankFigures(
+            rank=comm.rank,
+            host=comm.host,
+            steps=self._steps,
+            shards={str(n): count for n, count in sorted(Counter(self._sizes).items())},
+            memory=self._memory(resident),
+            layers=self._layers(),
+            exchanges=self._exchanges,
+            spans=[
+                (s.layer, s.direction, s.function, s.begin + offset, s.end + offset)
                 for s in self._spans[OPERATORS][-1]
                 if self._step.lockstep is None  # whose shards' clocks tell no common time
             ],
-        }
+        )
         name = f"profile/rank-{comm.rank:04d}.json"
         (training.files.path / "profile").mkdir(exist_ok=True)
-        training.files.write_json(name, found)
+        training.files.write_json(name, dataclasses.asdict(found))
         return {"rank": comm.rank, "steps": len(self._kinds)}
 
     def _counted(self, supply: Iterable[Shard]) -> Any:
@@ -149,29 +158,37 @@ class _Profile:
             self._groups |= clock.groups
         seconds = {f"{phase}_s": line[f"{phase}_s"] for phase in PHASES}
         whole = sum(seconds.values())
-        facts = {"step": number + 1, "kind": kind, "begin": line["begin"], "whole_s": whole}
         if kind == CLOCK:
             for direction in (FORWARD, BACKWARD, AROUND):
                 found_s = sum(s.seconds for s in clock.spans if s.direction == direction)
-                facts[f"{direction}_s"] = found_s
+                seconds[f"{direction}_s"] = found_s
         if noted is not None:
             self._exchanges.append(self._watched(number + 1, noted, clock))
-        self._steps.append(facts | {"samples": sum(self._sizes)} | seconds)
+        self._steps.append(
+            WatchedStep(
+                step=number + 1,
+                kind=kind,
+                begin=line["begin"],
+                whole_s=whole,
+                samples=sum(self._sizes),
+                **seconds,
+            )
+        )
 
-    def _watched(self, number: int, noted: list[Exchanged], clock: Clock) -> dict[str, Any]:
+    def _watched(self, number: int, noted: list[Exchanged], clock: Clock) -> WatchedExchanges:
         """The exchanges of a step, and its layers where these have the exchanges' clock."""
         spans = clock.spans if self._step.lockstep is None else []
         layers = [
             (s.layer if s.direction == AROUND else f"{s.layer} {s.direction}", s.begin, s.end)
             for s in spans
         ]
-        return {
-            "step": number,
-            "exchanges": [own.moved(self._offset).as_plain() for own in noted],
-            "layers": [(n, a + self._offset, b + self._offset) for n, a, b in layers],
-        }
+        return WatchedExchanges(
+            step=number,
+            exchanges=[own.moved(self._offset).as_plain() for own in noted],
+            layers=[(n, a + self._offset, b + self._offset) for n, a, b in layers],
+        )
 
-    def _layers(self) -> list[dict[str, Any]]:
+    def _layers(self) -> list[Layer]:
         """Every layer's time and cost in a step of this rank, in order of execution."""
         costs = self._costs()
         times = [_by_layer(spans) for spans in self._spans[CLOCK]]
@@ -188,34 +205,34 @@ class _Profile:
         names = dict.fromkeys([INPUT, *(n for n in names if n not in (INPUT, FOLD)), FOLD])
         rows = []
         for name in names:
-            seconds = {
+            seconds: dict[str, Any] = {
                 f"{direction}_s": statistics.median(
                     [found.get((name, direction), 0.0) for found in times] or [0.0]
                 )
                 for direction in (FORWARD, BACKWARD, AROUND)
             }
             functions = [
-                {"function": function, "direction": direction, "seconds": value, "calls": calls}
+                FunctionTime(function=function, direction=direction, seconds=value, calls=calls)
                 for (layer, direction, function), (value, calls) in inside[-1].items()
                 if layer == name
             ]
             if any(seconds.values()) or name in costs:
-                kind = self._layer_kinds.get(name, "")
-                facts = {"name": name, **seconds, "functions": functions}
-                rows.append(facts | costs.get(name, {}) | ({"kind": kind} if kind else {}))
+                facts = costs.get(name) or Layer(name=name)
+                kind = self._layer_kinds.get(name) or facts.kind
+                rows.append(replace(facts, kind=kind, functions=functions, **seconds))
         return rows
 
-    def _costs(self) -> dict[str, dict[str, Any]]:
+    def _costs(self) -> dict[str, Layer]:
         """By arithmetic, what each layer costs in a step of this rank; empty if not known."""
         network, parts = self._network()
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Layer] = {}
         for size, count in Counter(self._sizes).items():
             for cost in layer_costs(network, self._shape, size, dtype=self._dtype):
                 found[cost.name] = _added(found.get(cost.name), cost, count / parts)
         for first, *others in self._groups.values():
             for other in others:
                 if first in found and other in found:
-                    _join(found[first], found.pop(other))
+                    found[first] = _joined(found[first], found.pop(other))
         return found
 
     @property
@@ -242,7 +259,7 @@ class _Profile:
         found = build_on_meta(config.model, shape=data.shape, classes=classes, seed=seed)
         return fused_max_pool(relu_behind_max_pool(found.network)), parts
 
-    def _memory(self, resident: int) -> dict[str, int]:
+    def _memory(self, resident: int) -> Memory:
         """What the step holds, accounted by kind, and the peaks that were measured."""
         step, state = self._step, self._step.state
         optimizer = getattr(self._training.strategy, "optimizer", None)
@@ -253,16 +270,17 @@ class _Profile:
             costs = layer_costs(network, self._shape, max(self._sizes), dtype=self._dtype)
             kept = sum(cost.kept_bytes for cost in costs) // parts
         payload = step.new_payload()
-        return {
-            "weights_bytes": _bytes(state.parameters),
-            "buffers_bytes": _bytes(state.buffers),
-            "optimizer_bytes": sum(map(_bytes, slots)),
-            "gradients_bytes": (step.payloads + 1) * _bytes(payload),
-            "activations_bytes": kept,
-            "step_peak_bytes": self._peak.tensor_bytes,
-            "resident_before_bytes": resident,
-            "resident_peak_bytes": self._peak.process_bytes,
-        }
+        return Memory(
+            rank=self._training.comm.rank,
+            weights_bytes=_bytes(state.parameters),
+            buffers_bytes=_bytes(state.buffers),
+            optimizer_bytes=sum(map(_bytes, slots)),
+            gradients_bytes=(step.payloads + 1) * _bytes(payload),
+            activations_bytes=kept,
+            step_peak_bytes=self._peak.tensor_bytes,
+            resident_before_bytes=resident,
+            resident_peak_bytes=self._peak.process_bytes,
+        )
 
 
 def _by_layer(spans: list[Span]) -> dict[tuple[str, str], float]:
@@ -296,30 +314,34 @@ def _by_function(
     return found
 
 
-def _added(before: dict[str, Any] | None, cost: LayerCost, count: float) -> dict[str, Any]:
+def _added(before: Layer | None, cost: LayerCost, count: float) -> Layer:
     """The cost of `count` more shards, or of parts of them."""
-    sums = {
-        name: round(count * getattr(cost, name)) + (before or {}).get(name, 0) for name in COUNTS
-    }
-    return sums | {
-        "kind": cost.kind,
-        "parameters": cost.parameters,
-        "input_shapes": [list(shape) for shape in cost.input_shapes],
-        "output_shape": list(cost.output_shape),
-        "unknown": list(cost.unknown),
-    }
+    sums = {name: round(count * getattr(cost, name)) for name in COSTS}
+    if before is not None:
+        sums = {name: value + getattr(before, name) for name, value in sums.items()}
+    return Layer(
+        name=cost.name,
+        kind=cost.kind,
+        counted=True,
+        parameters=cost.parameters,
+        input_shapes=[list(shape) for shape in cost.input_shapes],
+        output_shape=list(cost.output_shape),
+        unknown=list(cost.unknown),
+        **sums,
+    )
 
 
-def _join(first: dict[str, Any], other: dict[str, Any]) -> None:
-    """Add what is computed in one with a layer.
+def _joined(first: Layer, other: Layer) -> Layer:
+    """A layer with what is computed in one with it.
 
     An activation behind a norm works on values that are at hand, so it moves nothing.
     """
-    is_sum = first["kind"] == "add"
-    for name in COUNTS:
-        if is_sum or not name.endswith(("forward_bytes", "backward_bytes")):
-            first[name] += other[name]
-    first["unknown"] += other["unknown"]
+    sums = {
+        name: getattr(first, name) + getattr(other, name)
+        for name in COSTS
+        if first.kind == "add" or not name.endswith(("forward_bytes", "backward_bytes"))
+    }
+    return replace(first, unknown=first.unknown + other.unknown, **sums)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,15 +14,23 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import file_problems, write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.life_cycle import RunKind, open_run
-from sixfold.core.run_directory import RunDirectory, as_json, read_json, read_whole_json
+from sixfold.core.run_directory import (
+    RunDirectory,
+    as_json,
+    read_json,
+    read_whole_json,
+    typed,
+)
 from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.perf.profile.comparison import compared
 from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of
 from sixfold.perf.profile.critical_path import paths_of
-from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
+from sixfold.perf.profile.limits import Machine, load_machine, save_machine
+from sixfold.perf.profile.machine import measure_machine
 from sixfold.perf.profile.report import write_profile
+from sixfold.perf.profile.results import Profile, RankFigures
 from sixfold.perf.profile.sampling import Samples, sampled
 from sixfold.perf.profile.summary import summarise
 from sixfold.perf.profile.timelines import Timelines, read_timelines
@@ -66,7 +73,8 @@ def profile(
             return first
         other = profile_of_run(Path(config.profiling.compare).expanduser().absolute())
         both = {"path": first["path"], "compared_with": other["path"]}
-        return {"kind": "comparison", **both, "comparison": compared(first, other)}
+        pairs = dataclasses.asdict(compared(Profile.of(first), Profile.of(other)))
+        return {"kind": "comparison", **both, "comparison": pairs}
     started = time.monotonic()
     config = fit_digits(config, on_event)
     name = config.model.model.replace(":", "-")
@@ -80,7 +88,7 @@ def profile(
         if len(engines) > 1:
             run.claim()
             return _compare(config, path, machine, on_event)
-        result = _on_engine(config, engines[0], path, machine, on_event, engine)
+        result = _on_engine(config, engines[0], path, machine, on_event, engine).as_plain()
         inputs.write(run.directory)
         # A training with parameter servers has put its own settings there.
         write_json(run.directory.file("config.json"), as_json(config))
@@ -99,7 +107,7 @@ KIND = RunKind(
 
 def _compare(config: ProfileConfig, path: Path, machine: Machine, on_event: OnEvent) -> Plain:
     """A profile on each engine in turn, in a folder of its own."""
-    sides: Plain = {}
+    sides: dict[str, Profile] = {}
     for name in engines_of(config):
         on_event({"kind": "note", "text": f"measuring on the engine {name}"})
         try:
@@ -107,12 +115,13 @@ def _compare(config: ProfileConfig, path: Path, machine: Machine, on_event: OnEv
         except SixfoldError as error:
             # The others are worth seeing all the same.
             on_event({"kind": "note", "text": f"{name}: {error}"})
-            sides[name] = {"failed": str(error)}
-    if all("failed" in side for side in sides.values()):
-        raise UserError([f"{name}: {side['failed']}" for name, side in sides.items()])
-    gpus: list[Any] = next((side["gpus"] for side in sides.values() if "gpus" in side), [])
-    result = {"kind": "beside", "path": str(path), "sides": sides, "gpus": gpus}
-    return _written(path, result | _facts(machine))
+            sides[name] = Profile(failed=str(error))
+    if all(side.failed for side in sides.values()):
+        raise UserError([f"{name}: {side.failed}" for name, side in sides.items()])
+    found = Profile(
+        kind="engines", path=str(path), sides=sides, machine=machine, versions=versions()
+    )
+    return _written(found).as_plain()
 
 
 def profile_of_run(path: Path) -> Plain:
@@ -120,14 +129,14 @@ def profile_of_run(path: Path) -> Plain:
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
     measured = read_whole_json(path / "profile.json", "remove it")
-    if measured is not None and measured.get("kind") in ("profile", "beside"):
+    if measured is not None and measured.get("kind") in ("profile", "engines"):
         return measured  # of `sixfold profile` itself: it holds all of this already
     lines = read_timelines(path)
     if not lines.ranks:
         raise UserError(f"{path}: no rank has logged a step yet")
     settings = read_json(path / "config.json") or {}
-    used = _used(path, lines, None, None)
-    return _written(path, {"kind": "run", "path": str(path), "settings": settings, **used})
+    used = _used(path, lines, [], None)
+    return _written(Profile(kind="run", path=str(path), settings=settings, **used)).as_plain()
 
 
 def _machine(config: ProfileConfig, on_event: OnEvent) -> Machine:
@@ -152,7 +161,7 @@ def _on_engine(
     machine: Machine,
     on_event: OnEvent,
     engine: Engine | None,
-) -> Plain:
+) -> Profile:
     """The profile on one engine, in a run directory of its own."""
     from sixfold.perf.profile.rank import kinds_of_steps
 
@@ -175,23 +184,26 @@ def _on_engine(
         _measure(config, training, engine, started, on_event)
     where = Path(str(training.run.out))
     files = sorted((where / "profile").glob("rank-*.json"))
-    ranks = [rank for file in files if (rank := read_json(file)) is not None]
-    if not any(rank["shards"] for rank in ranks):
+    ranks = [typed(RankFigures, rank) for file in files if (rank := read_json(file)) is not None]
+    if not any(rank.shards for rank in ranks):
         raise RunError(f"no rank has left figures in {where / 'profile'}")
     lines = read_timelines(path)
-    result = {
-        "kind": "profile",
-        "path": str(path),
-        "settings": as_json(config),
-        "engine": name,
-        "workers": len(ranks),
-        "images_per_s": _images_per_s(ranks),
-        **summarise(ranks, machine, precision=config.training.precision),
-        **_used(path, lines, None if apart else ranks, samples),
-        **({} if apart else paths_of(ranks, lines)),
-        **_facts(machine),
-    }
-    return _written(path, result)
+    critical_path, overlap = (None, None) if apart else paths_of(ranks, lines)
+    found = Profile(
+        kind="profile",
+        path=str(path),
+        settings=as_json(config),
+        engine=name,
+        workers=len(ranks),
+        images_per_s=_images_per_s(ranks),
+        critical_path=critical_path,
+        overlap=overlap,
+        machine=machine,
+        versions=versions(),
+        **vars(summarise(ranks, machine, precision=config.training.precision)),
+        **_used(path, lines, [] if apart else ranks, samples),
+    )
+    return _written(found)
 
 
 def _measure(
@@ -237,21 +249,19 @@ def _kept_clean(directory: RunDirectory) -> Iterator[None]:
         raise
 
 
-def _images_per_s(ranks: list[Plain]) -> float | None:
+def _images_per_s(ranks: list[RankFigures]) -> float | None:
     rates = []
     for rank in ranks:
-        plain = [step for step in rank["steps"] if step["kind"] == "plain"]
-        seconds = sum(step["whole_s"] for step in plain)
+        plain = rank.of_kind("plain")
+        seconds = sum(step.whole_s for step in plain)
         if seconds > 0:
-            rates.append(sum(step["samples"] for step in plain) / seconds)
+            rates.append(sum(step.samples for step in plain) / seconds)
     return sum(rates) if rates else None
 
 
-def _used(
-    path: Path, lines: Timelines, ranks: list[Plain] | None, samples: Samples | None
-) -> Plain:
-    """How ranks used their time, and the trace."""
-    spans = {rank["rank"]: [tuple(span) for span in rank["spans"]] for rank in ranks or []}
+def _used(path: Path, lines: Timelines, ranks: list[RankFigures], samples: Samples | None) -> Plain:
+    """Fields of a `Profile`: how ranks used their time, and the trace, which is written."""
+    spans = {rank.rank: rank.spans for rank in ranks}
     seen = samples.as_plain() if samples is not None else None
     write_trace(path / "trace.json", trace_events(lines, spans, seen))
     if seen is not None:
@@ -262,20 +272,16 @@ def _used(
     if lines.skipped:
         notes.append(f"{lines.skipped} lines of the time lines could not be read.")
     return {
-        "utilisation": [use.as_plain() for use in uses],
+        "utilisation": uses,
         "notes": notes,
         "startup": startup_parts(lines),
         "trace": str(path / "trace.json"),
-        "gpus": [] if seen is None or not seen["has_gpu"] else seen["gpus"][-1:],
     }
 
 
-def _facts(machine: Machine) -> Plain:
-    return {"machine": json.loads(json.dumps(dataclasses.asdict(machine))), "versions": versions()}
-
-
-def _written(path: Path, result: Plain) -> Plain:
-    write_json(path / "profile.json", result)
+def _written(found: Profile) -> Profile:
+    path, plain = Path(found.path), found.as_plain()
+    write_json(path / "profile.json", plain)
     with optional_page(path / "profile.html"):
-        write_profile(path, result)
-    return result
+        write_profile(path, plain)
+    return found

@@ -1,12 +1,12 @@
 """The tables of a profile, for its page and for the terminal."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from sixfold.core.html.page import Table
-from sixfold.perf.profile.utilisation import REASONS
+from sixfold.perf.profile.limits import Machine
+from sixfold.perf.profile.results import Layer, Profile, StepTimes
+from sixfold.perf.profile.utilisation import REASONS, Use
 
-Plain = dict[str, Any]
 REASON_NAMES = {"startup": "start-up", "communication": "transfer", "between": "between steps"}
 
 STEP_NAMES = {
@@ -25,46 +25,44 @@ _LAYER_HEAD = ("layer", "kind", "output", "fwd ms", "bwd ms", "step %", "MFLOP",
 _MEMORY_HEAD = ("rank", "weights", "gradients", "optimizer", "activations", "accounted")
 
 
-def layers(profile: Plain) -> Table:
+def layers(profile: Profile, step: StepTimes) -> Table:
     """Every layer: time, work, rates, and how near it is to the machine's roofline."""
-    whole = profile["step"]["clock_s"]
     return Table(
         head=(*_LAYER_HEAD, "GB/s", "roof fwd", "roof bwd", "kept MB"),
-        rows=[_layer(layer, whole) for layer in profile["layers"]],
+        rows=[_layer(layer, step.clock_s) for layer in profile.layers],
         texts=range(3),
     )
 
 
-def _layer(layer: Plain, whole: float) -> list[str]:
-    flops = layer.get("forward_flops", 0) + layer.get("backward_flops", 0)
-    moved = layer.get("forward_bytes", 0) + layer.get("backward_bytes", 0)
-    passes = layer["forward_s"] + layer["backward_s"]
-    known = "forward_flops" in layer
+def _layer(layer: Layer, whole: float) -> list[str]:
+    flops = layer.forward_flops + layer.backward_flops
+    moved = layer.forward_bytes + layer.backward_bytes
+    passes = layer.forward_s + layer.backward_s
+    known = layer.counted
     timed = known and passes > 0
     return [
-        layer["name"] + ("*" if layer.get("unknown") else ""),
-        layer.get("kind", ""),
-        "x".join(map(str, layer.get("output_shape", [])[1:])),
-        _ms(layer["forward_s"] + layer["around_s"]),
-        _ms(layer["backward_s"]),
-        f"{100 * (passes + layer['around_s']) / whole:.1f}" if whole > 0 else "",
+        layer.name + ("*" if layer.unknown else ""),
+        layer.kind,
+        "x".join(map(str, layer.output_shape[1:])),
+        _ms(layer.forward_s + layer.around_s),
+        _ms(layer.backward_s),
+        f"{100 * (passes + layer.around_s) / whole:.1f}" if whole > 0 else "",
         f"{flops / 1e6:.1f}" if known else "",
         f"{moved / 1e6:.2f}" if known else "",
         f"{flops / passes / 1e9:.1f}" if timed and flops else "",
         f"{moved / passes / 1e9:.1f}" if timed and moved else "",
-        _percent(layer.get("forward_share")),
-        _percent(layer.get("backward_share")),
-        f"{layer['kept_bytes'] / 1e6:.2f}" if known else "",
+        _percent(layer.forward.share if layer.forward else None),
+        _percent(layer.backward.share if layer.backward else None),
+        f"{layer.kept_bytes / 1e6:.2f}" if known else "",
     ]
 
 
-def step(profile: Plain) -> Table:
+def step(times: StepTimes) -> Table:
     """Where a step's time goes, down to what is not attributed."""
-    times = profile["step"]
-    whole, plain, extra = times["clock_s"], times["plain_s"], times["timing_costs_s"]
+    whole, plain, extra = times.clock_s, times.plain_s, times.timing_costs_s
     rows = []
     for name, words in STEP_NAMES.items():
-        seconds = times[f"{name}_s"]
+        seconds = times.part(name)
         rows.append([words, _ms(seconds), f"{100 * seconds / whole:.1f}" if whole > 0 else ""])
     rows.append(["together", _ms(whole), "100.0"])
     rows.append(["a plain step", _ms(plain), ""])
@@ -73,33 +71,33 @@ def step(profile: Plain) -> Table:
     return Table(head=("a step whose layers are timed", "ms", "%"), rows=rows)
 
 
-def critical_path(profile: Plain, most: int = 5) -> Table:
+def critical_path(profile: Profile, most: int = 5) -> Table:
     """What makes a step as long as it is: whose work, and what is between them."""
-    path = profile.get("critical_path")
+    path = profile.critical_path
     if path is None:
         return Table(rows=[])
-    whole = path["seconds"]
-    parts = [(f"work of rank {own['rank']}", own["seconds"]) for own in path["work_s"]]
-    parts.append((f"transfer, {path['handovers']} times from rank to rank", path["transfer_s"]))
-    parts += [(f"  {own['layer']}", own["seconds"]) for own in path["layers"][:most]]
+    whole = path.seconds
+    parts = [(f"work of rank {own.rank}", own.seconds) for own in path.work_s]
+    parts.append((f"transfer, {path.handovers} times from rank to rank", path.transfer_s))
+    parts += [(f"  {own.layer}", own.seconds) for own in path.layers[:most]]
     rows = [
         [name, _ms(seconds), f"{100 * seconds / whole:.1f}" if whole > 0 else ""]
         for name, seconds in parts
     ]
     rows.append(["together", _ms(whole), "100.0"])
-    rows.append(["exchanges overlapped by work", "", f"{100 * (profile['overlap'] or 0):.1f}"])
-    return Table(head=(f"critical path of step {path['step']}", "ms", "%"), rows=rows)
+    rows.append(["exchanges overlapped by work", "", f"{100 * (profile.overlap or 0):.1f}"])
+    return Table(head=(f"critical path of step {path.step}", "ms", "%"), rows=rows)
 
 
-def operators(profile: Plain, most: int = 16) -> Table:
+def operators(profile: Profile, most: int = 16) -> Table:
     """The operators that take most, over all layers, in the step in which they were timed."""
     sums: dict[tuple[str, str], list[float]] = {}
-    for layer in profile["layers"]:
-        for entry in layer["functions"]:
-            name = entry["function"] or "(calls)"
-            into = sums.setdefault((name, entry["direction"]), [0.0, 0.0])
-            into[0] += entry["seconds"]
-            into[1] += entry["calls"]
+    for layer in profile.layers:
+        for entry in layer.functions:
+            name = entry.function or "(calls)"
+            into = sums.setdefault((name, entry.direction), [0.0, 0.0])
+            into[0] += entry.seconds
+            into[1] += entry.calls
     whole = sum(seconds for seconds, _ in sums.values())
     largest = sorted(sums.items(), key=lambda item: -item[1][0])[:most]
     rows = []
@@ -109,57 +107,56 @@ def operators(profile: Plain, most: int = 16) -> Table:
     return Table(head=("operator", "pass", "calls", "ms", "%"), rows=rows, texts=(0, 1))
 
 
-def memory(profile: Plain) -> Table:
+def memory(profile: Profile) -> Table:
     """What each rank holds, accounted by kind, and measured peaks."""
     rows = []
-    for held in profile["memory"]:
-        parts = [held[f"{n}_bytes"] for n in ("weights", "gradients", "optimizer", "activations")]
-        parts.append(sum(parts) + held["buffers_bytes"])
-        parts += [held[f"{n}_bytes"] for n in ("step_peak", "resident_before", "resident_peak")]
-        rows.append([str(held["rank"]), *(f"{part / 1e6:,.1f} MB" for part in parts)])
+    for held in profile.memory:
+        parts = [held.weights_bytes, held.gradients_bytes, held.optimizer_bytes]
+        parts.append(held.activations_bytes)
+        parts.append(sum(parts) + held.buffers_bytes)
+        parts += [held.step_peak_bytes, held.resident_before_bytes, held.resident_peak_bytes]
+        rows.append([str(held.rank), *(f"{part / 1e6:,.1f} MB" for part in parts)])
     return Table(head=(*_MEMORY_HEAD, "step's peak", "process before", "process peak"), rows=rows)
 
 
-def uses(found: Sequence[Plain]) -> Table:
+def uses(found: Sequence[Use]) -> Table:
     """Where each rank's time went, in percent of the time since the launch."""
     rows = []
     for use in found:
-        whole = sum(use["seconds"].values())
-        shares = [use["seconds"][name] / whole if whole > 0 else 0.0 for name in REASONS]
-        cpu = _percent(use["cpu_share"])
-        rows.append([str(use["rank"]), *(f"{100 * s:.1f}%" for s in shares), f"{whole:.2f}", cpu])
+        whole = sum(use.seconds.values())
+        shares = [use.seconds[name] / whole if whole > 0 else 0.0 for name in REASONS]
+        cpu = _percent(use.cpu_share)
+        rows.append([str(use.rank), *(f"{100 * s:.1f}%" for s in shares), f"{whole:.2f}", cpu])
     names = [REASON_NAMES.get(name, name) for name in REASONS]
     return Table(head=("rank", *names, "total s", "CPU in steps"), rows=rows)
 
 
-def startup(parts: Plain) -> Table:
+def startup(parts: Mapping[str, float]) -> Table:
     """What start-up consisted of."""
     return Table(head=("start-up", "s"), rows=[(name, f"{s:.2f}") for name, s in parts.items()])
 
 
-def engines(profile: Plain) -> Table:
-    """The same training on several engines, and on a GPU where there is one."""
-    sides: Plain = profile["sides"]
+def engines(profile: Profile) -> Table:
+    """The same training on several engines."""
 
-    def cells(side: Plain) -> list[str]:
-        if "failed" in side:
+    def cells(side: Profile) -> list[str]:
+        times, totals, rate = side.step, side.totals, side.images_per_s
+        if times is None or totals is None:
             return ["failed"] * len(_SIDE)
-        times, totals, rate = side["step"], side["totals"], side["images_per_s"]
         return [
-            str(side["workers"]),
+            str(side.workers),
             f"{rate:,.0f}" if rate else "",
-            *(_ms(times[f"{n}_s"]) for n in ("plain", "forward", "backward", "data")),
-            _ms(times["communication_s"]),
-            _ms(times["waiting_s"]),
-            f"{side['utilisation'][0]['seconds']['startup']:.2f}",
-            _percent(totals["forward_share"]),
-            _percent(totals["backward_share"]),
-            f"{side['memory'][0]['resident_peak_bytes'] / 1e6:,.0f} MB",
+            *(_ms(times.part(n)) for n in ("plain", "forward", "backward", "data")),
+            _ms(times.communication_s),
+            _ms(times.waiting_s),
+            f"{side.utilisation[0].seconds['startup']:.2f}",
+            _percent(totals.forward_share),
+            _percent(totals.backward_share),
+            f"{side.memory[0].resident_peak_bytes / 1e6:,.0f} MB",
         ]
 
-    gpu = ["not used" if profile["gpus"] else "none", *[""] * (len(_SIDE) - 1)]
-    columns = [list(_SIDE), *map(cells, sides.values()), gpu]
-    return Table(head=("", *sides, "GPU"), rows=list(zip(*columns, strict=True)))
+    columns = [list(_SIDE), *map(cells, profile.sides.values())]
+    return Table(head=("", *profile.sides), rows=list(zip(*columns, strict=True)))
 
 
 _SIDE = (
@@ -178,16 +175,16 @@ _SIDE = (
 )
 
 
-def machine(limits: Plain) -> Table:
+def machine(limits: Machine) -> Table:
     """The machine's limits."""
     rows = []
-    for rate in limits["products"]:
-        both = (rate["one_core_flops"], rate["all_cores_flops"])
-        name = f"matrix product {rate['precision']}"
+    for rate in limits.products:
+        both = (rate.one_core_flops, rate.all_cores_flops)
+        name = f"matrix product {rate.precision}"
         rows.append([name, *(f"{flops / 1e9:,.0f} GFLOP/s" for flops in both)])
-    for rate in limits["copies"]:
-        both = (rate["one_core_bytes"], rate["all_cores_bytes"])
-        name = f"copy of {size_text(rate['array_bytes'])}"
+    for copy in limits.copies:
+        both = (copy.one_core_bytes, copy.all_cores_bytes)
+        name = f"copy of {size_text(copy.array_bytes)}"
         rows.append([name, *(f"{moved / 1e9:,.1f} GB/s" for moved in both)])
     return Table(head=("limit", "one core", "all cores"), rows=rows)
 

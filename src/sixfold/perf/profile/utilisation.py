@@ -15,7 +15,6 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 from sixfold.perf.profile.timelines import RankLine, RankStep, Timelines
 
@@ -48,15 +47,6 @@ class Use:
     in_steps: dict[str, float]  # the same without start-up and what is between steps
     # processor time of the rank's process over the time of its steps; None if that was not logged
     cpu_share: float | None
-
-    def as_plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        rounded = {
-            what: {name: round(value, 6) for name, value in getattr(self, what).items()}
-            for what in ("seconds", "in_steps")
-        }
-        cpu = None if self.cpu_share is None else round(self.cpu_share, 4)
-        return {**vars(self), **rounded, "cpu_share": cpu}
 
 
 def utilisation(lines: Timelines) -> list[Use]:
