@@ -9,11 +9,28 @@ import numpy as np
 
 from sixfold.lca import report
 from sixfold.lca.report import render
+from sixfold.lca.results import Update
 
 
 def _run(folder: Path) -> Path:
-    line = {"energy": 2.0, "error": 0.01, "sparsity": 0.9, "certified": 1.0, "code_steps": 30.0}
-    lines = [json.dumps({**line, "step": step, "energy": 3 - step / 10}) for step in range(1, 9)]
+    updates = [
+        Update(
+            step=step,
+            epoch=step / 8,
+            energy=3 - step / 10,
+            sparsity=0.9,
+            error=0.01,
+            code_steps=30.0,
+            certified=1.0,
+            dead_atoms=0,
+            revived=0,
+            lr=1.0,
+            images=8,
+            images_per_s=None,
+        )
+        for step in range(1, 9)
+    ]
+    lines = [json.dumps(vars(update)) for update in updates]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "config.json").write_text(json.dumps({"learn": {"steps": 8, "lr": 1.0}}))
     return folder

@@ -4,36 +4,39 @@ from typing import Any
 
 from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind
 from sixfold.core.lazy import lazily
+from sixfold.core.run_directory import typed
 from sixfold.lca.config import LcaEncodeConfig, LcaLearnConfig
+from sixfold.lca.results import EncodeResult, LearnResult
 
 
 def learned(result: dict[str, Any]) -> list[str]:
     """The closing lines of a learning."""
-    lines, speed = [], result.get("updates_per_s")
-    if speed:
-        images_per_s = speed * result["images"] / result["steps"]
+    found, lines = typed(LearnResult, result), []
+    if speed := found.updates_per_s:
+        images_per_s = speed * found.images / found.steps
         lines.append(
             f"speed              {speed:.3g} updates/s, {images_per_s:,.0f} images/s on "
-            f"{result['workers']} workers ({result['engine']})"
+            f"{found.workers} workers ({found.engine})"
         )
     return [
         *lines,
-        f"interaction        {result['form']} form, {result['lane_width']} elements a lane",
-        f"wall time          {result['wall_s']:.1f} s",
-        f"dictionary         sha256 {result['dictionary_sha256']}",
-        f"report             {result['report']}",
+        f"interaction        {found.form} form, {found.lane_width} elements a lane",
+        f"wall time          {found.wall_s:.1f} s",
+        f"dictionary         sha256 {found.dictionary_sha256}",
+        f"report             {found.report}",
     ]
 
 
 def encoded(figures: dict[str, Any]) -> list[str]:
     """The closing lines of a coding."""
+    found = typed(EncodeResult, figures)
     return [
-        f"images             {figures['images']:,}",
-        f"energy             {figures['energy']:.6g} (mean)",
-        f"error              {figures['error']:.3%} of |x|^2",
-        f"sparsity           {figures['sparsity']:.2%} of the entries are zero",
-        f"certified          {figures['certified']:.1%}, after {figures['steps']:.0f} steps each",
-        f"codes              {figures['file']}",
+        f"images             {found.images:,}",
+        f"energy             {found.energy:.6g} (mean)",
+        f"error              {found.error:.3%} of |x|^2",
+        f"sparsity           {found.sparsity:.2%} of the entries are zero",
+        f"certified          {found.certified:.1%}, after {found.steps:.0f} steps each",
+        f"codes              {found.file}",
     ]
 
 

@@ -28,6 +28,7 @@ from sixfold.distributed.collectives import all_gather_int
 from sixfold.distributed.process_group import Communicator
 from sixfold.lca.learning import Learner
 from sixfold.lca.order import Order
+from sixfold.lca.results import Update
 from sixfold.training.checkpoint import list_checkpoints, path_of
 from sixfold.training.log import REPORT_S
 
@@ -51,15 +52,15 @@ class LearnLog:
             JsonLines(files.path / "metrics.jsonl", up_to_step=step) if comm.rank == 0 else None
         )
 
-    def step(self, step: int, line: dict[str, Any], elements: list[dict[str, Any]]) -> float:
+    def step(self, update: Update, elements: list[dict[str, Any]]) -> float:
         """Log an update; the time that was logged, in Unix seconds."""
-        now = time.time()
+        now, step, line = time.time(), update.step, vars(update)
         self._elements.append(*({"step": step, **element} for element in elements))
         if self._metrics is not None:
-            self._metrics.append({"step": step, "time": now, **line})
+            self._metrics.append({"step": step, "time": now} | line)
             if time.monotonic() - self._reported_at > REPORT_S:
                 self._reported_at = time.monotonic()
-                self._comm.report({"kind": "learned", "step": step, "total": self._total, **line})
+                self._comm.report({"kind": "learned", "total": self._total, **line})
         return now
 
     def close(self) -> None:

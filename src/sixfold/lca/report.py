@@ -17,9 +17,10 @@ from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.page import Figure, Page, Picture, Pictures, Section, configuration, pairs
 from sixfold.core.html.pictures import png
 from sixfold.core.html.series import spread
-from sixfold.core.run_directory import read_json, read_json_lines
+from sixfold.core.run_directory import read_json, read_json_lines, typed
 from sixfold.core.tensor_file import verify
 from sixfold.lca.config import LcaLearnConfig
+from sixfold.lca.results import LearnResult, Update
 
 _MAX_ATOMS = 1024
 _SHEET_PX = 900  # width of a sheet of atoms, about, in pixels of the file
@@ -48,8 +49,9 @@ def write_page(run: pathlib.Path) -> pathlib.Path:
 
 def render(run: pathlib.Path) -> str:
     """The page as text, from what the directory holds."""
-    result, config = read_json(run / "result.json") or {}, read_json(run / "config.json") or {}
-    lines = read_json_lines(run / "metrics.jsonl")
+    figures, config = read_json(run / "result.json"), read_json(run / "config.json") or {}
+    result = typed(LearnResult, figures) if figures else None
+    updates = typed(list[Update], read_json_lines(run / "metrics.jsonl"))
     samples = _tensors(run / "samples.safetensors")
     atoms = _tensors(run / "dictionary.safetensors").get("atoms")
     seen = samples.get("seen")
@@ -58,20 +60,20 @@ def render(run: pathlib.Path) -> str:
         image = Picture(uri=_sheet(atoms, seen), alt="sheet of the dictionary's atoms", small=True)
         sheet = [Pictures(entries=[([image], [])], css="atoms")]
     subtitle, hashes = "", []
-    if result:
+    if result is not None:
         subtitle = (
-            f"{result['atoms']} atoms, {' x '.join(map(str, result['positions']))} positions, "
-            f"{result['form']} form; {result['steps']} updates"
+            f"{result.atoms} atoms, {' x '.join(map(str, result.positions))} positions, "
+            f"{result.form} form; {result.steps} updates"
         )
-        hashes = [("SHA-256", str(result["dictionary_sha256"]))]
+        hashes = [("SHA-256", result.dictionary_sha256)]
     return Page(
         title=f"{run.name} · Sixfold",
         eyebrow="Sixfold sparse coding report",
         heading=run.name,
         state="finished" if result else "not finished",
-        good=bool(result),
+        good=result is not None,
         subtitle=subtitle,
-        figures=_figures(result, lines),
+        figures=_figures(result, updates),
         sections=[
             Section(
                 id="atoms",
@@ -88,12 +90,12 @@ def render(run: pathlib.Path) -> str:
                 blocks=[Pictures(entries=shown, css="pairs")] if shown else [],
                 frame=False,
             ),
-            Section(id="learning", title="Learning", css="grid", blocks=_curves(lines)),
+            Section(id="learning", title="Learning", css="grid", blocks=_curves(updates)),
             Section(id="activations", title="Activations", css="grid", blocks=_bars(samples, seen)),
             configuration(
                 config,
                 LcaLearnConfig,
-                sorted((result.get("versions") or {}).items()),
+                sorted(result.versions.items()) if result else [],
                 pairs(hashes, "Dictionary"),
             ),
         ],
@@ -112,26 +114,26 @@ def _tensors(path: pathlib.Path) -> dict[str, Floats]:
     return found
 
 
-def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[Figure]:
+def _figures(result: LearnResult | None, updates: list[Update]) -> list[Figure]:
     found = []
-    if lines:
-        last = lines[-1]
-        steps = f"of the codes, after {last['code_steps']:.0f} steps"
+    if updates:
+        last = updates[-1]
+        steps = f"of the codes, after {last.code_steps:.0f} steps"
         found = [
-            ("Energy", compact(last["energy"]), "of an image, at the last update"),
-            ("Error", percent(last["error"], 1), "of the images' power is not explained"),
-            ("Sparsity", percent(last["sparsity"], 1), "of the code is zero"),
-            ("Certified", percent(last["certified"], 0), steps),
+            ("Energy", compact(last.energy or 0), "of an image, at the last update"),
+            ("Error", percent(last.error or 0, 1), "of the images' power is not explained"),
+            ("Sparsity", percent(last.sparsity or 0, 1), "of the code is zero"),
+            ("Certified", percent(last.certified or 0, 0), steps),
         ]
-    if result.get("updates_per_s"):
-        found.append(("Updates/s", plain(result["updates_per_s"]), f"{result['workers']} workers"))
+    if result is not None and result.updates_per_s:
+        found.append(("Updates/s", plain(result.updates_per_s), f"{result.workers} workers"))
     return found
 
 
-def _curves(lines: list[dict[str, Any]]) -> list[Chart]:
+def _curves(updates: list[Update]) -> list[Chart]:
     found = []
     for name, title, write in _CURVES:
-        pairs = [(line.get("step", k + 1), line.get(name)) for k, line in enumerate(lines)]
+        pairs = [(update.step, getattr(update, name)) for update in updates]
         known = np.array([pair for pair in pairs if pair[1] is not None], float).reshape(-1, 2)
         known = known[np.isfinite(known).all(1)]
         if len(known) > 1:

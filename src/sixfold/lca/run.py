@@ -22,6 +22,7 @@ from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.lca.config import DictionaryConfig, DynamicsConfig, LcaEncodeConfig, LcaLearnConfig
 from sixfold.lca.geometry import Geometry, pair
+from sixfold.lca.results import EncodeResult
 from sixfold.training.inputs import Inputs, inputs_of
 
 MOVIES = "movies:"
@@ -217,16 +218,17 @@ def lca_encode(
     dynamics = dataclasses.replace(learned.dynamics, **given)
     raise_problems(dynamics.problems())
     with held(out, is_file=True), open_engine_for(config.engine, given=engine) as opened:
-        figures = _encode(config, opened, learned, file, dynamics, out, on_event)
+        result = _encode(config, opened, learned, file, dynamics, out, on_event)
         spent = time.monotonic() - started
-        figures |= {
-            "engine": config.engine.engine,
-            "wall_s": round(spent, 3),
-            "images_per_s": round(figures["images"] / spent, 3),
-            "versions": versions(),
-        }
-        write_json(out.with_name(out.name + ".json"), figures)
-    return figures
+        result = dataclasses.replace(
+            result,
+            engine=config.engine.engine,
+            wall_s=round(spent, 3),
+            images_per_s=round(result.images / spent, 3),
+            versions=versions(),
+        )
+        write_json(out.with_name(out.name + ".json"), vars(result))
+    return vars(result)
 
 
 def _encode(
@@ -237,7 +239,7 @@ def _encode(
     dynamics: DynamicsConfig,
     out: Path,
     on_event: OnEvent,
-) -> dict[str, Any]:
+) -> EncodeResult:
     from sixfold.lca.encoding import EncodeJob, encode_part, join_parts
     from sixfold.lca.inputs import ImageSource, open_images
 
@@ -287,23 +289,17 @@ def _encode(
         )
         with space_explained(out.parent):
             join_parts(job, learned, out)
-    return {
-        **_means(sums, geometry),
-        "file": str(out),
-        "run": str(file),
-        "data": spec,
-        "workers": workers,
-    }
-
-
-def _means(sums: list[dict[str, float]], geometry: Geometry) -> dict[str, Any]:
     total = {name: sum(part[name] for part in sums) for name in sums[0]}
     n = total["images"]
-    return {
-        "images": int(n),
-        "energy": total["energy"] / n,
-        "error": total["squares"] / max(total["power"], 1e-300),
-        "sparsity": 1 - total["active"] / n / geometry.codes,
-        "steps": total["steps"] / n,
-        "certified": total["done"] / n,
-    }
+    return EncodeResult(
+        images=int(n),
+        energy=total["energy"] / n,
+        error=total["squares"] / max(total["power"], 1e-300),
+        sparsity=1 - total["active"] / n / geometry.codes,
+        steps=total["steps"] / n,
+        certified=total["done"] / n,
+        file=str(out),
+        run=str(file),
+        data=spec,
+        workers=workers,
+    )

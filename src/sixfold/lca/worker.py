@@ -35,6 +35,7 @@ from sixfold.lca.order import order_of
 from sixfold.lca.phases import Phases
 from sixfold.lca.preprocess import SAMPLE, Preprocess, learn_preprocess
 from sixfold.lca.record import LearnLog, WarmStarts, load_state, save_state
+from sixfold.lca.results import LearnFigures, Update
 from sixfold.lca.samples import make_samples
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.tiles import Tiles, grid_of
@@ -185,7 +186,7 @@ class _Learning:
         self.learner.update(totals, revived, lr)
         self.done += 1
         line = self._line(totals, lr, len(revived), time.perf_counter() - begin)
-        return self.log.step(self.done, line, lines)
+        return self.log.step(line, lines)
 
     def _solve(
         self,
@@ -223,23 +224,24 @@ class _Learning:
             for index, (element, gap) in enumerate(zip(mine, solution.gap.tolist(), strict=True))
         ]
 
-    def _line(self, totals: Totals, lr: float, revived: int, seconds: float) -> dict[str, Any]:
+    def _line(self, totals: Totals, lr: float, revived: int, seconds: float) -> Update:
         """What is logged of the update: means over the batch."""
         found = totals.figures
         n = found["elements"]
-        return {
-            "epoch": round(self.done / self.order.epoch_steps, 6),
-            "energy": found["energy"] / n,
-            "sparsity": 1 - found["active"] / n / self.geometry.codes,
-            "error": found["squares"] / max(found["power"], 1e-300),
-            "code_steps": found["steps"] / n,
-            "certified": found["done"] / n,
-            "dead_atoms": int((self.learner.quiet > 0).sum()),
-            "revived": revived,
-            "lr": lr,
-            "images": int(n),
-            "images_per_s": round(n / seconds, 3),
-        }
+        return Update(
+            step=self.done,
+            epoch=round(self.done / self.order.epoch_steps, 6),
+            energy=found["energy"] / n,
+            sparsity=1 - found["active"] / n / self.geometry.codes,
+            error=found["squares"] / max(found["power"], 1e-300),
+            code_steps=found["steps"] / n,
+            certified=found["done"] / n,
+            dead_atoms=int((self.learner.quiet > 0).sum()),
+            revived=revived,
+            lr=lr,
+            images=int(n),
+            images_per_s=round(n / seconds, 3),
+        )
 
     def _finish(self, started: float, updates_per_s: float | None) -> dict[str, Any]:
         if not self.is_root:
@@ -255,19 +257,20 @@ class _Learning:
         shown = self._prepared(list(range(min(16, self.images.count))))
         samples = make_samples(learned, shown, self.learner.seen)
         self.files.write_bytes("samples.safetensors", samples)
-        return {
-            "steps": self.done,
-            "images": self.done * self.config.learn.batch_size,
-            "dictionary_sha256": weights_sha256({"atoms": self.learner.atoms}),
-            "atoms": self.geometry.atoms,
-            "positions": list(self.geometry.positions),
-            "form": LateralInhibition(self.learner.atoms, self.geometry, form=self.form).form,
-            "lane_width": self.geometry.lane_width,
-            "logical_shards": self.count,
-            "updates_per_s": None if updates_per_s is None else round(updates_per_s, 4),
-            "learning_s": round(time.monotonic() - started, 3),
-            "bad_files": list(self.images.bad),
-        }
+        figures = LearnFigures(
+            steps=self.done,
+            images=self.done * self.config.learn.batch_size,
+            dictionary_sha256=weights_sha256({"atoms": self.learner.atoms}),
+            atoms=self.geometry.atoms,
+            positions=list(self.geometry.positions),
+            form=LateralInhibition(self.learner.atoms, self.geometry, form=self.form).form,
+            lane_width=self.geometry.lane_width,
+            logical_shards=self.count,
+            updates_per_s=None if updates_per_s is None else round(updates_per_s, 4),
+            learning_s=round(time.monotonic() - started, 3),
+            bad_files=list(self.images.bad),
+        )
+        return vars(figures)
 
 
 def _of_rank_0(comm: Communicator, tensor: Tensor) -> Tensor:
