@@ -16,6 +16,7 @@ from sixfold.training.selection import (
     early_stopping,
     judged,
     on_plateau,
+    parse_target,
     quality,
     seconds,
     selection_problems,
@@ -64,6 +65,20 @@ def test_training_stops_when_a_metric_has_not_improved_for_so_long() -> None:
     found = after([0.9, 0.5, 0.6, 0.5, 0.4, 0.45, 0.4], early_stopping="loss:2")
     assert [bool(progress.stopped) for progress in found] == [0, 0, 0, 1, 1, 1, 1]
     assert found[3].stopped == "early stopping: loss has not improved in 2 evaluations"
+
+
+def test_training_stops_when_a_metric_is_good_enough() -> None:
+    found = after([0.9, 0.5, 0.31, 0.3, 0.2], stop_at="loss=0.3")
+    assert [bool(one.stopped) for one in found] == [False, False, False, True, True]
+    assert found[3].stopped == "loss has reached 0.3"
+
+
+@pytest.mark.parametrize("text", ["accuracy", "accuracy=", "accuracy=high", "loss=nan"])
+def test_wrong_targets_are_explained(text: str) -> None:
+    with pytest.raises(UserError, match=f"--stop-at {text}: expected METRIC=VALUE"):
+        parse_target(text)
+    with pytest.raises(UserError, match="did you mean accuracy"):
+        parse_target("acuracy=0.9")
 
 
 def test_the_best_is_by_the_metric_that_is_named_and_its_mode() -> None:

@@ -13,7 +13,7 @@ from sixfold.training.config import TrainConfig
 
 _LISTS = ("augment", "freeze", "no_decay", "label_column")
 _PAIRS = ("early_stopping", "schedule", "workers")
-_MAPPINGS = ("model_args", "optimizer_args", "class_weights", "aux_weight", "grid")
+_MAPPINGS = ("model_args", "optimizer_args", "stop_at", "class_weights", "aux_weight", "grid")
 _SEVERAL = ("lr_group", "weight_decay_group", "unfreeze", "spark_conf")
 _NOTHING = (None, "", (), "none", 0)
 """Defaults of options that do nothing unless they are given: False says so too."""

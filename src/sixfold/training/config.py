@@ -137,6 +137,12 @@ class SelectionConfig(Settings):
         "stop when this metric of the validation part has not improved in PATIENCE evaluations: "
         "METRIC[:PATIENCE], such as loss:5",
     )
+    stop_at: str = option(
+        "",
+        "stop when an evaluation of the validation part finds METRIC=VALUE or better, such as "
+        "accuracy=0.9 or loss=0.3",
+        form="METRIC=VALUE",
+    )
     max_time: str = option(
         "", "make no step after this time, such as 30m or 1h30m; --resume goes on"
     )

@@ -67,7 +67,7 @@ def depends_on_length(config: TrainConfig) -> bool:
     by_length = KINDS[parse_schedule(config.optimizer).kind].by_length
     return (
         by_length
-        or bool(config.selection.early_stopping)
+        or bool(config.selection.early_stopping or config.selection.stop_at)
         or (config.strategy.strategy in _JOINED_AT_THE_END)
     )
 
@@ -96,6 +96,8 @@ def _reason(config: TrainConfig) -> str:
         return f"--schedule {kind}"
     if config.selection.early_stopping:
         return f"--early-stopping {config.selection.early_stopping}"
+    if config.selection.stop_at:
+        return f"--stop-at {config.selection.stop_at}"
     return f"--strategy {config.strategy.strategy}"
 
 

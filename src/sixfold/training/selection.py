@@ -7,7 +7,7 @@ Nothing here sees the test set. A decision follows from the metrics of an evalua
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sixfold.core.checks import unknown
@@ -74,7 +74,37 @@ def early_stopping(text: str) -> EarlyStopping:
     return EarlyStopping(metric, int(patience) if colon else PATIENCE)
 
 
-def seconds(text: str) -> float:
+@dataclass(frozen=True)
+class Target:
+    """A metric's value that is good enough."""
+
+    metric: str
+    value: float
+
+    def reached(self, found: float | None) -> bool:
+        """Whether a value of the metric is as good, or better."""
+        return quality(self.metric, found) >= quality(self.metric, self.value)
+
+
+def parse_target(text: str, flag: str = "--stop-at") -> Target:
+    """Read `METRIC=VALUE`; a `UserError` if it is not of this form.
+
+    >>> parse_target("accuracy=0.9")
+    Target(metric='accuracy', value=0.9)
+    """
+    metric, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise UserError(f"{flag} {text}: expected METRIC=VALUE, such as accuracy=0.9")
+    if metric not in METRICS:
+        raise UserError(f"{flag} {text}: {unknown('metric', metric, METRICS)}")
+    return Target(metric, number)
+
+
+def seconds(text: str, flag: str = "--max-time") -> float:
     """Read a time such as `90`, `90s`, `30m`, `1.5h` or `1h30m`; a `UserError` if it is none.
 
     >>> seconds("1h30m"), seconds("90")
@@ -83,7 +113,7 @@ def seconds(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or not total > 0:
-        raise UserError(f"--max-time {text}: expected a time such as 90s, 30m, 1.5h or 1h30m")
+        raise UserError(f"{flag} {text}: expected a time such as 90s, 30m, 1.5h or 1h30m")
     return total
 
 
@@ -114,6 +144,11 @@ def judged(
         progress = dataclasses.replace(progress, best_step=progress.step, best_accuracy=found)
     if selection.early_stopping:
         progress = _patience(progress, early_stopping(selection.early_stopping), metrics)
+    if selection.stop_at:
+        target = parse_target(selection.stop_at)
+        if target.reached(pick("--stop-at", target.metric, metrics)):
+            stopped = f"{target.metric} has reached {target.value:g}"
+            progress = dataclasses.replace(progress, stopped=stopped)
     kind, numbers = parse_kind(config.optimizer.schedule)
     if kind == "plateau":
         progress = on_plateau(progress, found, patience=int(numbers[0]), factor=numbers[1])
@@ -162,6 +197,7 @@ def selects(config: TrainConfig) -> bool:
     return bool(
         selection.best
         or selection.early_stopping
+        or selection.stop_at
         or selection.final_weights == "best"
         or parse_kind(config.optimizer.schedule)[0] == "plateau"
     )
@@ -170,7 +206,12 @@ def selects(config: TrainConfig) -> bool:
 def text_problems(selection: SelectionConfig) -> list[str]:
     """What cannot be read, one line each."""
     found: list[str] = []
-    for read, text in ((early_stopping, selection.early_stopping), (seconds, selection.max_time)):
+    readers: tuple[tuple[Callable[[str], object], str], ...] = (
+        (early_stopping, selection.early_stopping),
+        (parse_target, selection.stop_at),
+        (seconds, selection.max_time),
+    )
+    for read, text in readers:
         try:
             if text:
                 read(text)
@@ -191,6 +232,7 @@ def selection_problems(config: TrainConfig) -> list[str]:
         "--best": selection.best,
         "--early-stopping": selection.early_stopping,
         "--final-weights": selection.final_weights if selection.final_weights != "last" else "",
+        "--stop-at": selection.stop_at,
         "--max-time": selection.max_time,
         "--callback": selection.callback[0] if selection.callback else "",
     }
@@ -203,7 +245,7 @@ def selection_problems(config: TrainConfig) -> list[str]:
             f"{flag} {value}: not with --strategy param_server, whose workers never meet; give sync"
             for flag, value in given.items()
         ]
-    ends = {"--early-stopping", "--max-time", "--callback"} & given.keys()
+    ends = {"--early-stopping", "--stop-at", "--max-time", "--callback"} & given.keys()
     if strategy == "local_sgd" and local.groups > 1:
         found += [
             f"{flag} {given[flag]}: not with --groups {local.groups}, which become one network at "
@@ -228,7 +270,7 @@ def validation_problems(config: TrainConfig, images: int) -> list[str]:
     if images or not selects(config):
         return []
     return [
-        "what is selected (--best, --early-stopping, --final-weights best, --schedule plateau) is "
-        "selected on validation images, never on the test set, and there are none: set some aside "
-        "with --validation 0.1"
+        "what is selected (--best, --early-stopping, --stop-at, --final-weights best, --schedule "
+        "plateau) is selected on validation images, never on the test set, and there are none: "
+        "set some aside with --validation 0.1"
     ]

@@ -29,6 +29,17 @@ class PlanningConfig(Settings):
         "simulate a larger cluster: workers=N[,per_host=R][,link=10Gbps/20us][,mtbf=HOURS]"
         "[,checkpoint=MINUTES][,machine=FILE]",
     )
+    to: str = option(
+        "",
+        "predict how long each way takes until the validation part has METRIC=VALUE, such as "
+        "accuracy=0.9, from short trainings (--probe)",
+        form="METRIC=VALUE",
+    )
+    probe: str = option("2m", "--to: time for all short trainings together, such as 90s or 10m")
+    batch_sizes: str = option(
+        "", "--to: batch sizes to compare, separated by commas (default: --batch-size)"
+    )
+    price: float = option(0.0, "price of a core for an hour: what each way costs is told", ge=0)
     out: str = option("runs/plan", "directory for plan.json and plan.html")
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from sixfold.core.html.axes import duration, plain
 from sixfold.core.html.page import Bar, Bars, Page, Section, Table, Text, pairs
 from sixfold.perf.plan.candidates import Prediction, Workload
+from sixfold.perf.plan.cost import FREE, Price
 from sixfold.perf.plan.ranking import equality, ranked
+from sixfold.perf.plan.to_target import TargetPlan, target_section, target_sentence
 
 COLUMNS = (
     "way",
@@ -16,6 +18,7 @@ COLUMNS = (
     "images/s",
     "epoch",
     "run",
+    "core hours",
     "memory/rank",
     "sent/batch",
     "limited by",
@@ -25,7 +28,8 @@ _PARTS = {"own work": "compute", "waiting for the slowest": "waiting", "exchange
 """Parts of a batch, and their colours."""
 
 
-def _row(found: Prediction, work: Workload, images: int) -> tuple[str, ...]:
+def _row(found: Prediction, work: Workload, images: int, price: Price) -> tuple[str, ...]:
+    core_hours = price.core_hours(found, found.total_s)
     return (
         found.candidate.name,
         equality(found),
@@ -36,6 +40,8 @@ def _row(found: Prediction, work: Workload, images: int) -> tuple[str, ...]:
         plain(round(work.batch_size / found.mean_s)),
         duration(found.mean_s * -(-images // work.batch_size)),
         duration(found.total_s),
+        f"{core_hours:.3g}",
+        *price.cells(core_hours),
         size(found.memory_bytes),
         size(found.sent_bytes),
         limit(found),
@@ -59,13 +65,17 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.0f} B"
 
 
-def table(predictions: Sequence[Prediction], work: Workload, images: int) -> Table:
+def table(
+    predictions: Sequence[Prediction], work: Workload, images: int, price: Price = FREE
+) -> Table:
     """All ways for page and terminal, the best first; an epoch has so many images."""
     found = ranked(predictions)
+    behind = COLUMNS.index("core hours") + 1
+    head = (*COLUMNS[:behind], *price.head, *COLUMNS[behind:])
     return Table(
-        head=COLUMNS,
-        rows=[_row(way, work, images) for way in found],
-        texts=(0, 1, len(COLUMNS) - 1),
+        head=head,
+        rows=[_row(way, work, images, price) for way in found],
+        texts=(0, 1, len(head) - 1),
         row_css=["" if way.fits else "out" for way in found],
     )
 
@@ -102,11 +112,13 @@ def render(
     sentences: Sequence[str],
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
+    to_target: TargetPlan | None = None,
     what_if: Section | None = None,
 ) -> str:
     """The page as text: the explanation, predictions as bars and as a table, what they rest on."""
+    lead = [*sentences, *([target_sentence(to_target)] if to_target else [])]
     sections = [
-        Section(blocks=[Text(lines=sentences, css="lead")], frame=False),
+        Section(blocks=[Text(lines=lead, css="lead")], frame=False),
         Section(title="Time of a batch", blocks=[_bars(predictions)] if predictions else []),
         Section(
             title="All ways",
@@ -114,6 +126,7 @@ def render(
             "many mean batches.",
             blocks=[ways],
         ),
+        *([target_section(to_target)] if to_target else []),
         *([what_if] if what_if else []),
         Section(title="What it rests on", blocks=[pairs(list(facts.items()))]),
     ]
@@ -122,7 +135,7 @@ def render(
         eyebrow="Sixfold plan",
         heading=title,
         subtitle=subtitle,
-        notes=notes,
+        notes=[*notes, *(to_target.notes if to_target else ())],
         sections=sections,
         files="plan.json next to it holds every figure.",
     ).html()

@@ -12,6 +12,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import file_problems, make_folder, write_atomically, write_json
 from sixfold.core.html.page import Table
 from sixfold.core.version import versions
+from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.perf.plan import report
@@ -20,14 +21,27 @@ from sixfold.perf.plan.calibration import Calibration, load_if_there, network_ke
 from sixfold.perf.plan.candidates import Prediction, Workload, candidates
 from sixfold.perf.plan.cluster import Cluster, parse_cluster
 from sixfold.perf.plan.config import PlanConfig, training_of
+from sixfold.perf.plan.cost import Price
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
+from sixfold.perf.plan.to_target import (
+    TargetPlan,
+    batch_sizes,
+    plan_target,
+    predict_sizes,
+    target_plain,
+    target_problems,
+    target_sentence,
+    target_table,
+)
 from sixfold.perf.plan.whatif import Point, simulate
 from sixfold.perf.plan.whatif_report import what_if_plain, what_if_section, what_if_text
 from sixfold.training.config import TrainConfig
 from sixfold.training.digits import fit_digits
 from sixfold.training.report import optional_page
 from sixfold.training.run import fit_data, training_problems
+from sixfold.training.selection import parse_target
+from sixfold.training.selection import seconds as seconds_of
 
 PRELOAD = ("sixfold.perf.plan.process_group",)
 
@@ -40,16 +54,21 @@ class Plan:
     ways: Table
     sentences: list[str]  # the explanation
     work: Workload  # what is trained
+    price: Price  # of a core hour
     calibration: Calibration  # what it rests on
     notes: tuple[str, ...] = ()  # what was left out and why
     what_if: tuple[Point, ...] = ()  # the simulation of a larger cluster, if one was asked for
     cluster: Cluster | None = None
+    to_target: TargetPlan | None = None  # time to a target, if that was asked for
     files: tuple[Path, ...] = ()  # that were written
     seconds: float = 0.0  # that predicting took, calibration left out
 
     def text(self) -> list[str]:
         """For the terminal."""
         lines = [*self.ways.lines(), "", *self.sentences, *(f"note: {n}" for n in self.notes)]
+        if (target := self.to_target) is not None:
+            lines += ["", *target_table(target).lines(), "", target_sentence(target)]
+            lines += [f"note: {note}" for note in target.notes]
         if self.cluster is not None:
             lines += ["", *what_if_text(self.what_if, self.cluster)]
         return [*lines, *(f"{path.suffix[1:]:<18} {path}" for path in self.files)]
@@ -74,6 +93,7 @@ def plan_problems(config: PlanConfig) -> list[str]:
         found.append(f"--out {planning.out}: holds a run, whose plan would be lost: choose another")
     if planning.machine is not None and not Path(planning.machine).is_file():
         found += file_problems("--machine", Path(planning.machine))
+    found += target_problems(planning, config.data.validation)
     if planning.what_if:
         try:
             cluster = parse_cluster(planning.what_if)
@@ -127,9 +147,12 @@ def plan(
                 rehearsed=config.planning.measure_network,
                 on_event=on_event,
             )
+        model, notes = model_of(resolved, calibration, opened)
+        to_target = None
+        if config.planning.to:
+            to_target = _to_target(config, resolved, opened, model, fitting, engine, on_event)
     if config.planning.measure_network and calibration is not known and path is not None:
         save(calibration, Path(path))
-    model, notes = model_of(resolved, calibration, opened)
     began = time.perf_counter()
     predictions = predict_all(model, resolved, workers, fitting)
     points = simulate(model, cluster) if cluster is not None else []
@@ -146,16 +169,49 @@ def plan(
         left_out = [f"left out, because they were not rehearsed: {unknown}"]
     made = Plan(
         predictions=predictions,
-        ways=report.table(predictions, model.work, images),
+        ways=report.table(predictions, model.work, images, _price(config)),
         sentences=explain(predictions, model.work),
         work=model.work,
+        price=_price(config),
         calibration=calibration,
         notes=(*notes, *left_out),
         what_if=tuple(points),
         cluster=cluster,
+        to_target=to_target,
         seconds=seconds,
     )
     return write(made, Path(config.planning.out), training, images)
+
+
+def _price(config: PlanConfig) -> Price:
+    return Price(of_core_hour=config.planning.price)
+
+
+def _to_target(
+    config: PlanConfig,
+    resolved: TrainConfig,
+    opened: DataSet,
+    model: Model,
+    fitting: Sequence[Any],
+    engine: Engine,
+    on_event: OnEvent,
+) -> TargetPlan:
+    """Time to a target, from short trainings on this engine."""
+    planning, machine = config.planning, model.calibration.machine
+    sizes = batch_sizes(planning.batch_sizes) or [model.work.batch_size]
+    workers = max(min(config.engine.workers or engine.slots(), machine.slots), 1)
+    return plan_target(
+        training_of(config),
+        predict_sizes(model, resolved, workers, fitting, sizes),
+        len(opened.train),
+        parse_target(planning.to, "--to"),
+        _price(config),
+        start_s=machine.startup_s + machine.opening_s,
+        probe_s=seconds_of(planning.probe, "--probe"),
+        folder=Path(planning.out) / "probes",
+        engine=engine,
+        on_event=on_event,
+    )
 
 
 def _of_another_machine(known: Calibration | None, path: str | None, key: str) -> Calibration:
@@ -199,6 +255,7 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
                 "Memory that a host may give": report.size(machine.available_bytes),
                 "Steps": f"{made.work.steps:,}",
             },
+            to_target=made.to_target,
             what_if=None if cluster is None else what_if_section(made.what_if, cluster),
         )
         write_atomically(html_path, text.encode())
@@ -211,7 +268,7 @@ def plan_as_plain(made: Plan) -> dict[str, Any]:
     chosen = best(made.predictions)
     plain = {
         "chosen": None if chosen is None else prediction_plain(chosen),
-        "ways": [prediction_plain(found) for found in made.predictions],
+        "ways": [prediction_plain(found) | made.price.of_run(found) for found in made.predictions],
         "sentences": made.sentences,
         "notes": list(made.notes),
         "work": dataclasses.asdict(made.work),
@@ -219,6 +276,8 @@ def plan_as_plain(made: Plan) -> dict[str, Any]:
         "predicting_s": round(made.seconds, 6),
         "versions": versions(),
     }
+    if made.to_target is not None:
+        plain["to_target"] = target_plain(made.to_target)
     if made.cluster is not None:
         plain["what_if"] = what_if_plain(made.what_if, made.cluster)
     return plain
