@@ -1,8 +1,10 @@
 """Every example runs, in seconds, in an empty folder."""
 
 import ast
+import contextlib
 import functools
 import importlib.util
+import io
 import json
 import re
 import signal
@@ -11,9 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
+from tests.spark_masters import EngineProcess
 
 import sixfold
 
@@ -35,15 +39,6 @@ SAYS = {
     "lottery_tickets": "of the weights",
     "tuning": "bit for bit: True",
 }
-
-
-CONNECTED = """
-os.environ["SPARK_TESTING"] = "1"  # a port that is free
-spark = SparkSession.builder.remote("local[2]").getOrCreate()
-
-
-"""
-"""The notebook's session, over Spark Connect."""
 
 
 def run(code: str, folder: Path) -> str:
@@ -174,12 +169,27 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     assert "test accuracy" in run("\n\n".join(code), tmp_path)
 
 
+def run_cells(engine: Any, code: str, folder: str) -> str:
+    """Run a notebook's code in the process that holds a Spark Connect session; what it prints."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {"__name__": "__main__", "spark": engine.connected})
+    return printed.getvalue()
+
+
 @pytest.mark.full
 @pytest.mark.spark
-def test_the_notebook_of_spark_runs_over_connect(tmp_path: Path) -> None:
-    pytest.importorskip("pyspark.sql.connect.session")
+def test_the_notebook_of_spark_runs_over_connect(
+    spark_connect: EngineProcess, tmp_path: Path
+) -> None:
     cells = json.loads((EXAMPLES / "spark_dataframe.ipynb").read_text())["cells"]
     code = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     began = code.index("builder = ")
-    code = code[:began] + CONNECTED + code[code.index("def png(") :]
-    assert "test accuracy" in run(code, tmp_path)
+    code = code[:began] + code[code.index("def png(") :].replace("spark.stop()", "")
+    code = code.replace('"digits-model"', repr(f"{tmp_path}/model"))  # the server is elsewhere
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        printed = spark_connect.call(run_cells, code, str(tmp_path))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert "test accuracy" in printed
+    assert (tmp_path / "model" / "model.safetensors").is_file()

@@ -204,6 +204,9 @@ def fit_forms(engine: Any, folder: str) -> dict[str, str]:
         model = tables.classifier(out=f"{folder}/run-{form}").fit(df)
         scored = model.transform(df)
         assert scored.where("prediction is null").count() == 0, form
+        nothing = df.limit(2).withColumn("image", functions.expr("if(label < 9, null, image)"))
+        kept = model.setHandleInvalid("keep").transform(nothing)
+        assert kept.where("prediction is null").count() == 2, form
         hashes[form] = model.summary.weights_sha256
     return hashes
 
@@ -336,7 +339,9 @@ def test_it_works_in_pipelines_and_searches(
 
 
 def fit_with_validation(engine: Any, out: str) -> dict[str, Any]:
-    table = tables.encoded(tables.session_of(engine)).selectExpr("*", "id % 5 = 0 as held")
+    table = tables.encoded(tables.session_of(engine)).selectExpr(
+        "*", "id % 5 = 0 as held", "current_timestamp() as at"
+    )
     model = tables.classifier(
         out=out, validationIndicatorCol="held", epochs=2.0, steps=None, evaluateEvery=1.0
     ).fit(table)
@@ -383,6 +388,8 @@ def test_wrong_params_are_told_together_in_sparks_words() -> None:
 
 
 def refuse(engine: Any) -> list[list[str]]:
+    from sixfold.spark.table import image_columns
+
     table = tables.encoded(tables.session_of(engine))
     table = table.selectExpr(
         "*", "array(label) as several", "true as held", "label as `a.b`", "image as `c.d`",
@@ -407,6 +414,10 @@ def refuse(engine: Any) -> list[list[str]]:
             tables.classifier(**odd).fit(df)
         except UserError as error:
             found.append(list(error.problems))
+    try:
+        image_columns(stream.selectExpr("array(0.5D, 0.25D) as image"), None)
+    except UserError as error:
+        found.append(list(error.problems))
     for params in (
         {"batchSize": 0, "momentum": 2.0, "handleInvalid": "keep"},
         {"imageCol": "imagge"},
@@ -446,6 +457,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         "weightCol 'nothing' is 0 in all rows to learn from",
         "the DataFrame has 2 columns 'image': keep one of them",
         "column 'a`b': Spark takes backticks for quotes: select it under another name first",
+        "column 'image' of a stream holds fractions, and whether they are from 0 to 1 or to 255 "
+        "cannot be told from it: give whole numbers, or a model that was trained on fractions",
     ]
     assert {line.split(" ")[0] for line in wrong} == {"batchSize", "momentum", "handleInvalid"}
     assert "did you mean 'image'?" in image[0]

@@ -1,6 +1,9 @@
 """What executors could not do is told in one line."""
 
-from sixfold.spark.preparation import cause
+import pytest
+
+from sixfold.core.errors import RunError
+from sixfold.spark.preparation import _in_one_line, cause
 
 TOLD = """An exception was thrown from the Python worker. Please see the stack trace below.
 Traceback (most recent call last):
@@ -26,3 +29,14 @@ def test_a_missing_module_is_told_with_what_to_set() -> None:
 
 def test_without_a_traceback_the_first_line() -> None:
     assert cause("Job aborted.\njava.lang.RuntimeException: gone") == "Job aborted."
+
+
+def test_a_job_that_somebody_cancelled_is_no_traceback() -> None:
+    errors = pytest.importorskip("pyspark.errors")
+    with (
+        pytest.raises(RunError, match=r"^Spark could not prepare the rows: its job was cancelled$"),
+        _in_one_line(),
+    ):
+        raise errors.PySparkException("[SPARK_JOB_CANCELLED] Job 0 cancelled")
+    with pytest.raises(ZeroDivisionError), _in_one_line():
+        raise ZeroDivisionError

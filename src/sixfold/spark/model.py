@@ -34,7 +34,7 @@ from sixfold.spark.params import (
 from sixfold.spark.persistence import Writer, local_path
 from sixfold.spark.scoring import Scorer, Weights
 from sixfold.spark.session import send_code
-from sixfold.spark.table import image_columns, schema_of
+from sixfold.spark.table import arrow_type, image_columns, schema_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -208,7 +208,9 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
             kind = pa.struct([(name, schema_of(dataset).columns[name]) for name in names])
             column = dataclasses.replace(column, name=f"struct of {column.name}", beside=())
         elif isinstance(dataset.schema[column.name].dataType, VectorUDT):
-            given, kind = vector_to_array(given), pa.list_(pa.float64())
+            # Spark's function takes no null.
+            given = functions.when(given.isNotNull(), vector_to_array(given))
+            kind = pa.list_(pa.float64())
         forms = None
         if (file := self.getOrDefault("sparse")) != "":
             forms = tuple(load_choice(Path(file)).items())
@@ -352,7 +354,6 @@ def predict_udf(
     """
     import pyarrow as pa
     from pyspark.sql import SparkSession
-    from pyspark.sql.pandas.types import to_arrow_type
     from pyspark.sql.types import _parse_datatype_string
 
     from sixfold.data.formats.columns import image_form
@@ -364,7 +365,7 @@ def predict_udf(
     session = SparkSession.getActiveSession()
     if session is None:
         raise UserError("predict_udf needs an active Spark session: start one first")
-    kind = pa.binary() if image is None else to_arrow_type(_parse_datatype_string(image))
+    kind = pa.binary() if image is None else arrow_type(_parse_datatype_string(image))
     form = "pictures" if kind == pa.string() else image_form(kind)
     if form is None:
         raise UserError(
@@ -430,6 +431,12 @@ class _ModelWriter(Writer):
         DefaultParamsWriter.saveMetadata(model, path, self.sparkSession, extraMetadata=extra)
         import fsspec
 
+        files, place = fsspec.core.url_to_fs(_url(path, "metadata"))
+        if not files.exists(place):
+            raise UserError(
+                f"Spark has written {path} to a place where this process does not see it (its own "
+                "folder, or another file system): save to a whole path, such as file:///shared/..."
+            )
         with fsspec.open(_url(path, Path(weights.path).name), "wb") as file:
             file.write(data)
         if weights.packed is not None:

@@ -31,6 +31,8 @@ LEFT_OUT = {
 }
 """Settings that a table, a session or a Param of Spark's own decides."""
 
+ANOTHER = "have one made for each fit by a star in it (out='runs/photos-*')"
+
 OBJECTS = {"model", "loss", "optimizer", "callback"}
 """Settings that may be the user's own class, function, instance or callable in place of a name."""
 
@@ -73,7 +75,8 @@ def in_sparks_words(problems: Iterable[str]) -> list[str]:
     def param(found: re.Match[str]) -> str:
         return names.get(found[1], found[0])
 
-    return [re.sub(r"--([a-z][a-z0-9-]*)", param, problem) for problem in problems]
+    told = (each.replace("replace it with --overwrite", ANOTHER) for each in problems)
+    return [re.sub(r"--([a-z][a-z0-9-]*)", param, problem) for problem in told]
 
 
 def is_own(value: Any) -> bool:

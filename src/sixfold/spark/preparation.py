@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from sixfold.core.version import versions
 from sixfold.data.dataset import ALL_TRAIN, Shape
 from sixfold.data.manifest import VALIDATION
 from sixfold.data.targets import CLASSES
+from sixfold.distributed.engines.spark_job import explain, is_cancelled
 from sixfold.spark.prepared import ROW, Prepared, PreparedFile, is_mixed, name_of
 from sixfold.spark.session import master_of, send_code
 from sixfold.spark.table import (
@@ -103,6 +105,11 @@ def write_shards(
     Raises:
         UserError: with everything that keeps the rows from being a usable set.
     """
+    with _in_one_line():
+        return _write(frames, root, settings)
+
+
+def _write(frames: Mapping[str, DataFrame], root: Path, settings: TableSettings) -> Written:
     learned, found = frames["train"], list[str]()
     for df in frames.values():
         if settings.validation is not None:
@@ -201,14 +208,18 @@ def _prepare(
     )
 
 
-def _reports(written: DataFrame) -> list[dict[str, Any]]:
-    """What the executors tell of the rows that they prepared."""
-    from pyspark.errors import PySparkException
-
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Tell what Spark raises, of a job or of a session that is gone, in one line."""
     try:
-        return [json.loads(row[0]) for row in written.collect()]
-    except PySparkException as error:
-        raise RunError(f"executors could not prepare the rows: {cause(str(error))}") from error
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j", "grpc"):
+            raise
+        said = "its job was cancelled" if is_cancelled(error) else cause(str(error))
+        if hasattr(error, "java_exception") and said.startswith("An error occurred while calling"):
+            said = explain(error)
+        raise RunError(f"Spark could not prepare the rows: {said}") from error
 
 
 def cause(text: str) -> str:
@@ -236,7 +247,8 @@ def _run(df: DataFrame, writer: PartitionWriter, prepared: Prepared, told: _Told
             f"the {writer.part} rows have no column {', '.join(lacking)}, which the training rows "
             f"have; there are {', '.join(df.columns)}"
         )
-    reports = _reports(df.select(*dict.fromkeys(wanted)).mapInArrow(writer, REPORT))
+    told_rows = df.select(*dict.fromkeys(wanted)).mapInArrow(writer, REPORT).collect()
+    reports = [json.loads(row[0]) for row in told_rows]
     if failed := [report["failed"] for report in reports if "failed" in report]:
         raise UserError(f"executors cannot write to {writer.folder}: {failed[0]}")
     files: dict[str, dict[int, int]] = {}  # of each task, its files' numbers among all

@@ -25,6 +25,7 @@ from sixfold.spark.writing import label_text
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import DataType
 
 MOST_CLASSES = 100_000
 """More different labels are no classes: a column of identifiers, or of measurements."""
@@ -72,17 +73,24 @@ def refuse_other_tables(df: object) -> None:
         )
 
 
-def schema_of(df: DataFrame) -> SchemaAsTable:
-    """The columns of a DataFrame that Arrow knows."""
+def arrow_type(kind: DataType) -> Any:
+    """Spark's type as Arrow's; None if Arrow has none like it."""
+    import pyarrow as pa
     from pyspark.errors import PySparkException
     from pyspark.sql.pandas.types import to_arrow_type
 
-    found = {}
-    for each in df.schema.fields:
-        try:
-            found[each.name] = to_arrow_type(each.dataType)
-        except (PySparkException, NotImplementedError, TypeError):
-            continue
+    if kind.typeName() == "timestamp":  # for which pyspark 4.3 wants to be told a time zone
+        return pa.timestamp("us", "UTC")
+    try:
+        return to_arrow_type(kind)
+    except (PySparkException, NotImplementedError, TypeError, AssertionError):
+        return None
+
+
+def schema_of(df: DataFrame) -> SchemaAsTable:
+    """The columns of a DataFrame that Arrow knows."""
+    kinds = {each.name: arrow_type(each.dataType) for each in df.schema.fields}
+    found = {name: kind for name, kind in kinds.items() if kind is not None}
     return SchemaAsTable("the DataFrame", found)
 
 
@@ -119,6 +127,12 @@ def image_columns(
         sizes = sorted((SPARK_IMAGE | {"mode", "origin"}) & table.columns.keys() - {"data"})
         return ImageColumn(name, "Spark image", beside=tuple(sizes)), False
     if form == "floats" and pixel_range is None:
+        if df.isStreaming:
+            raise UserError(
+                f"column {name!r} of a stream holds fractions, and whether they are from 0 to 1 or "
+                "to 255 cannot be told from it: give whole numbers, or a model that was trained on "
+                "fractions"
+            )
         pixel_range = column_range(_sampled(df, name))
     return ImageColumn(name, form, pixel_range or "0-255"), False
 
@@ -213,7 +227,7 @@ def targets_of(df: DataFrame, names: Sequence[str], kind: str) -> Targets:
     first = df.select(name).where(df[name].isNotNull()).first()
     if first is None:
         raise UserError(f"--label-column {name!r} is null in all rows")
-    if kind == MULTI_LABEL:
+    if kind == MULTI_LABEL and shape == "array":
         from pyspark.sql import functions
 
         each = df.select(functions.explode(name)).distinct().limit(MOST_CLASSES + 1).collect()

@@ -258,7 +258,8 @@ def picture_of(columns: Columns, cells: Mapping[str, Any]) -> Picture:
         raise BadImageError("no image (null)")
     import fsspec
 
-    path = cell.as_py()
+    if not (path := cell.as_py()):
+        raise BadImageError("no path (an empty text)")
     try:
         with fsspec.open(_local(path)) as file:
             return EncodedPicture(file.read())
@@ -324,15 +325,20 @@ def numbers_of(value: Any) -> list[float] | None:
 
     >>> numbers_of(2), numbers_of([1.0, 2.5]), numbers_of(float("nan")), numbers_of(None)
     ([2.0], [1.0, 2.5], None, None)
+    >>> numbers_of({"type": 0, "size": 3, "indices": [1], "values": [4.0]})
+    [0.0, 4.0, 0.0]
     """
-    if isinstance(value, dict):  # Spark's dense vector
-        value = value.get("values")
+    if isinstance(value, dict) and value["type"] == 0:  # Spark's sparse vector
+        found = dict(zip(value["indices"], value["values"], strict=True))
+        value = [found.get(place, 0.0) for place in range(value["size"])]
+    elif isinstance(value, dict):
+        value = value["values"]
     if value is None:
         return None
-    found = list(value) if isinstance(value, list | tuple) else [value]
-    if any(v is None or not np.isfinite(float(v)) for v in found):
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    if any(v is None or not np.isfinite(float(v)) for v in numbers):
         return None
-    return [float(v) for v in found]
+    return [float(v) for v in numbers]
 
 
 def weight_of(value: Any) -> float:
