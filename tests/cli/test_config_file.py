@@ -54,3 +54,23 @@ def test_a_wrong_value_in_a_settings_file_names_it(
     assert sum(line.endswith("(in mine.toml)") for line in lines) == 2
     (other,) = [line for line in lines if not line.endswith("(in mine.toml)")]
     assert "--seed" in other
+
+
+def test_misspelt_names_are_told_where_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIXFOLD_LEARNING_RATE", "0.1")
+    monkeypatch.setenv("SIXFOLD_ATOMS", "100")  # of another command
+    Path("mine.toml").write_text("lrr = 1\nlr = 1\n[Optimizer]\nlr = 1\n[else]\nlr = 1\n")
+    assert main(["train", *OPTIONS, "--config", "mine.toml"]) == 2
+    said = capsys.readouterr().err
+    assert "warning: SIXFOLD_LEARNING_RATE is no setting of this command: did you mean SIX" in said
+    assert "ATOMS" not in said
+    for line in (
+        "unknown setting 'lrr' outside of all sections: did you mean lr?",
+        "'lr' lies outside of its section: write it below [optimizer]",
+        "unknown section [Optimizer]: did you mean [optimizer]?",
+        "unknown section [else]; known: data, ",
+    ):
+        assert f"sixfold: mine.toml: {line}" in said

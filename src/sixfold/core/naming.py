@@ -141,7 +141,7 @@ def unknown_option(words: str, known: Iterable[str], prog: str) -> str:
     else:
         near = difflib.get_close_matches(plain, names, n=1, cutoff=0.7)
         hint = f"did you mean {names[near[0]]}? " if near else ""
-    return f"unknown argument {words}: {hint}(see `{prog} --help`)"
+    return f"unknown argument {words}{f': {hint}' if hint else ' '}(see `{prog} --help`)"
 
 
 def meant(name: str, known: Iterable[str]) -> list[str]:

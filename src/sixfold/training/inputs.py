@@ -100,6 +100,11 @@ class Inputs:
             return self.contents[name]
         return data.content_fingerprint(data.resolve(self.data[name]))
 
+    def _named(self, option: str) -> str:
+        """An option for people: the user's other code (a loss, say) is no network."""
+        first = f"--model {self.models[0].model}" if self.models else option
+        return option if option == first else option.removeprefix("--model ")
+
     def changed(self, record: Mapping[str, Any], *, growing: bool) -> list[str]:
         """What is no longer as a run's record says, one line each; `growing`: more may enter it."""
         _refuse_strange(record)
@@ -114,10 +119,10 @@ class Inputs:
                 continue
             if before is None or now is None:
                 if not growing:
-                    option = (before or now or {}).get("option", "")
+                    option = self._named((before or now or {}).get("option", ""))
                     found.append(f"{option}: {name} {_told_of_one(before, now)}")
             elif before["sha256"] != now["sha256"]:
-                found.append(f"{now['option']}: {name} has changed since")
+                found.append(f"{self._named(now['option'])}: {name} has changed since")
         for name in sorted({*record.get("data", {})} & {*self.data}):
             before = record["data"][name]
             if before["source"] == self.sources[name]:

@@ -121,7 +121,7 @@ def read_config(
     environment = settings_from_environment()
     sections = hints_of(config_class)
     for name in sorted(from_file.keys() - sections.keys()):
-        found.append(f"{file}: {_unknown_section(name, sections)}")
+        found.append(f"{file}: {_unknown_section(name, sections, from_file[name])}")
     chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for section, section_class in sections.items():
         table = from_file.get(section, {})
@@ -147,7 +147,29 @@ def read_config(
                         chosen[section][name] = read_value(source[name], hint)
                     except ValueError as error:
                         found.append(f"{where} {source[name]!r}: expected {error}")
+    _tell_misspelt(environment, {name for each in sections.values() for name in hints_of(each)})
     return from_sections(config_class, chosen, found), found
+
+
+def _tell_misspelt(environment: Collection[str], known: Collection[str]) -> None:
+    """Say which variables look like settings and are none: of another command's they may be."""
+    for name in sorted(environment):
+        if name in known or f"{name}_" in known or not (near := meant(name, known)):
+            continue
+        asked, others = (
+            f"SIXFOLD_{name.upper()}",
+            [f"SIXFOLD_{n.upper().rstrip('_')}" for n in near],
+        )
+        text = (
+            f"warning: {asked} is no setting of this command: did you mean {' or '.join(others)}?"
+        )
+        if text not in _TOLD:
+            _TOLD.add(text)
+            print(text, file=sys.stderr)
+
+
+_TOLD: set[str] = set()
+"""Settings are read several times in one command."""
 
 
 def naming_file(error: UserError, arguments: Mapping[str, Any], file: Path | None) -> UserError:
@@ -175,11 +197,17 @@ def _by_field(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, An
     return {f"{key}_" if f"{key}_" in fields else key: value for key, value in given.items()}
 
 
-def _unknown_section(name: str, known: Mapping[str, type[Any]]) -> str:
+def _unknown_section(name: str, known: Mapping[str, type[Any]], value: Any) -> str:
     for section, section_class in known.items():
         if name in hints_of(section_class):
             return f"{name!r} lies outside of its section: write it below [{section}]"
-    return f"unknown section [{name}]; known: {', '.join(known)}"
+    if not isinstance(value, dict):
+        near = meant(name, {field for each in known.values() for field in hints_of(each)})
+        hint = f": did you mean {' or '.join(near)}?" if near else ""
+        return f"unknown setting {name!r} outside of all sections{hint}"
+    near = meant(name, known)
+    hint = f": did you mean [{near[0]}]?" if near else f"; known: {', '.join(known)}"
+    return f"unknown section [{name}]{hint}"
 
 
 def _read_file(file: Path) -> dict[str, Any]:
