@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from sixfold.core.errors import SixfoldError, UserError
+import sixfold
+from sixfold.api.predictions import predict as classify
+from sixfold.core.errors import RunError, SixfoldError, UserError
 from sixfold.distributed.config import EngineConfig
 from sixfold.prediction.config import PredictConfig, PredictionConfig
 from sixfold.prediction.run import predict
@@ -33,8 +37,6 @@ def ask(run: Path, out: Path, *, workers: int = 1, **changes: Any) -> PredictCon
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import sixfold
-
     out = tmp_path_factory.mktemp("trained") / "run"
     train(
         sixfold.configure(
@@ -49,6 +51,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return out
+
+
+def test_scores_that_are_not_finite_are_told_and_not_written(run: Path, tmp_path: Path) -> None:
+    with safe_open(run / "model.safetensors", "pt") as file:
+        card = file.metadata()["sixfold"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    next(iter(tensors.values())).fill_(torch.nan)
+    save_file(tensors, tmp_path / "model.safetensors", {"sixfold": card})
+    with pytest.raises(RunError, match=r"not finite for 60 of 60 images \(.* first\)"):
+        predict(ask(tmp_path / "model.safetensors", tmp_path / "scores.parquet"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    with pytest.raises(RunError, match=r"not finite for 2 of 2 images \(image 0 first\)"):
+        classify(sixfold.load(tmp_path / "model.safetensors"), np.zeros((2, 3, 8, 8), np.uint8))
 
 
 @pytest.mark.parametrize("part", ["test", "train", "all"])

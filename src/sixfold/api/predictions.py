@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError, raise_problems
+from sixfold.core.errors import RunError, UserError, raise_problems
 from sixfold.data.arrays import PixelReader, as_array, batch_channels_first, range_of
 from sixfold.data.config import DataConfig
 from sixfold.data.given_sources import parts_of
 from sixfold.data.images import BadImageError, Pixels, resize_array
 from sixfold.data.shard_building import COLOR, GRAY
 from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION
+from sixfold.prediction.columns import explain_not_finite
 from sixfold.training.classifier import Classifier
 from sixfold.training.evaluate import probabilities
 
@@ -90,7 +91,10 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
             scores = model(torch.from_numpy(batch))
             found.append(probabilities(model.kind, scores).to(torch.float32).numpy())
     empty = np.empty((0, len(model.classes)), np.float32)
-    return Predictions(model.classes, np.concatenate([empty, *found]), model.kind)
+    told = np.concatenate([empty, *found])
+    if len(odd := np.flatnonzero(~np.isfinite(told).all(1))):
+        raise RunError(explain_not_finite(len(odd), len(told), f"image {odd[0]}"))
+    return Predictions(model.classes, told, model.kind)
 
 
 _READING = ("resize", "image_column", "label_column", "pixel_range", "on_error")

@@ -111,6 +111,22 @@ def _named(card: ModelCard, chosen: NDArray[np.bool_]) -> list[str]:
     return [name for name, has in zip(card.classes, chosen, strict=True) if has]
 
 
+def not_finite(rows: pa.Table, card: ModelCard) -> NDArray[np.bool_]:
+    """Which rows have scores, or numbers, that are infinite or no numbers."""
+    start = "predicted" if card.kind == REGRESSION else "score"
+    columns = [rows.column(f"{start}_{name}").to_numpy() for name in card.classes]
+    found: NDArray[np.bool_] = ~np.isfinite(columns).all(0)
+    return found
+
+
+def explain_not_finite(count: int, images: int, first: str) -> str:
+    """What is said of these: no class can be told from them."""
+    return (
+        f"the network gives numbers that are not finite for {count} of {images} images ({first} "
+        "first): its weights have diverged or are damaged, or its forward divides by zero there"
+    )
+
+
 def outcome(rows: pa.Table, card: ModelCard) -> NDArray[Any]:
     """What figures need of each row.
 

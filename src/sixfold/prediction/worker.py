@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sixfold.core.errors import RunError
 from sixfold.core.files import explained
 from sixfold.core.output_file import part_file
 from sixfold.data.formats.kept_columns import KeptColumns
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.prediction.columns import explain_not_finite, not_finite, outcome, schema, table
 from sixfold.prediction.columns import figures as figures_of
-from sixfold.prediction.columns import outcome, schema, table
 from sixfold.prediction.scoring import ScoringJob, chosen_parts
 from sixfold.prediction.sparse.choose import load_choice, sparse_network
 from sixfold.training.averaged_views import with_views
@@ -83,13 +84,18 @@ def join_parts(
     temporary = out.with_name(f".{out.name}.tmp")
     rows: list[NDArray[Any]] = []
     files: list[str] = []
+    odd: list[str] = []
     try:
         columns = with_kept(schema(card).empty_table(), kept).schema
         with explained(out), pq.ParquetWriter(temporary, columns) as writer:
             for found in _tables(parts):
                 writer.write_table(with_kept(found, kept))
                 rows.append(outcome(found, card))
-                files += found.column("file").to_pylist()
+                names = found.column("file").to_pylist()
+                odd += [names[place] for place in np.flatnonzero(not_finite(found, card))]
+                files += names
+        if odd:
+            raise RunError(explain_not_finite(len(odd), len(files), odd[0]))
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
