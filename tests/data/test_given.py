@@ -184,6 +184,18 @@ def test_parts_of_their_own(tmp_path: Path) -> None:
     assert (len(cut.train), len(cut.test), cut.own_test) == (9, 3, False)
 
 
+def test_parts_in_other_units_and_masked_pixels_are_refused(tmp_path: Path) -> None:
+    numbers = IMAGES.astype(np.float32)
+    normalised = numbers / 64 - 2
+    for data, test in ((numbers * 0.9, numbers / 300), (normalised, IMAGES), (IMAGES, normalised)):
+        with pytest.raises(UserError, match=r"of the test part .* give both in the same units"):
+            write(tmp_path, data=(data, LABELS), test=(test, LABELS))
+    write(tmp_path, data=(normalised, LABELS), test=(normalised[:6] / 3, LABELS[:6]))
+    masked = np.ma.masked_greater(numbers, 200)
+    with pytest.raises(UserError, match="masked in places"):
+        write(tmp_path, data=(masked, LABELS))
+
+
 def test_the_same_data_are_the_same_set(tmp_path: Path) -> None:
     def spec(images: Any, labels: Any = LABELS) -> str:
         return write_given(

@@ -53,6 +53,8 @@ def as_array(images: Any) -> tuple[NDArray[Any], bool]:
         if str(plain.dtype) == "torch.bfloat16":
             plain = plain.float()
         return plain.numpy(), True
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
+        raise UserError("images or labels are masked in places: give them values, as by .filled(0)")
     try:
         return np.asarray(images), False
     except ValueError as error:  # lists of several lengths

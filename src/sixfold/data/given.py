@@ -41,6 +41,9 @@ from sixfold.data.splits import cut, strata
 from sixfold.data.targets import AUTO, MULTI_LABEL, REGRESSION
 
 TEST_FRACTION = 0.2
+OTHER_UNITS = 8.0
+"""How much larger the pixels of one part may be than another's: 0 to 1 and 0 to 255, or images that
+are normalised and others that are not, differ by a hundred."""
 
 Record = tuple[Callable[[], Pixels], Label, str]
 """How to read an image (C, H, W); its class; its name."""
@@ -121,6 +124,7 @@ def write_given(
             _keep_as_they_are(parts)
             shutil.rmtree(folder / "pixels")
             read, bad = _read(parts, folder / "pixels", progress)
+            _refuse_other_units(parts["train"].name, read)
         if bad and on_error == "fail":
             raise bad_images(bad)
         labels = {part: written.labels for part, written in read.items()}
@@ -179,6 +183,28 @@ def _keep_as_they_are(parts: Mapping[str, Source]) -> None:
     for source in parts.values():
         if source.reader is not None:
             source.reader.scale = AS_THEY_ARE
+
+
+def _refuse_other_units(name: str, read: Mapping[str, _Written]) -> None:
+    """Refuse a part that is kept as it is, but in other units than the training images."""
+    sizes = {part: _root_mean_square(written.files) for part, written in read.items()}
+    train = sizes["train"]
+    for part, size in sizes.items():
+        if train and size and max(train / size, size / train) > OTHER_UNITS:
+            raise UserError(
+                f"{name}: pixels of the {part} part are about {size:.3g} (root mean square), those "
+                f"of the training images {train:.3g}: give both in the same units, or "
+                "pixel_range='any' if they are so indeed"
+            )
+
+
+def _root_mean_square(files: Sequence[Path]) -> float:
+    total, count = 0.0, 0
+    for file in files:
+        pixels = np.load(file, mmap_mode="r")
+        total += float(np.square(pixels, dtype=np.float64).sum())
+        count += pixels.size
+    return float(np.sqrt(total / count)) if count else 0.0
 
 
 def _kept(root: Path, made: Path, manifest: Manifest, settings: Mapping[str, Any]) -> Path:

@@ -115,8 +115,7 @@ def not_finite(rows: pa.Table, card: ModelCard) -> NDArray[np.bool_]:
     """Which rows have scores, or numbers, that are infinite or no numbers."""
     start = "predicted" if card.kind == REGRESSION else "score"
     columns = [rows.column(f"{start}_{name}").to_numpy() for name in card.classes]
-    found: NDArray[np.bool_] = ~np.isfinite(columns).all(0)
-    return found
+    return np.logical_not(np.isfinite(np.stack(columns)).all(axis=0))
 
 
 def explain_not_finite(count: int, images: int, first: str) -> str:
