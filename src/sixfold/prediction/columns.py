@@ -115,7 +115,8 @@ def not_finite(rows: pa.Table, card: ModelCard) -> NDArray[np.bool_]:
     """Which rows have scores, or numbers, that are infinite or no numbers."""
     start = "predicted" if card.kind == REGRESSION else "score"
     columns = [rows.column(f"{start}_{name}").to_numpy() for name in card.classes]
-    return np.logical_not(np.isfinite(np.stack(columns)).all(axis=0))
+    found: NDArray[np.bool_] = np.logical_not(np.isfinite(np.stack(columns)).all(axis=0))
+    return found
 
 
 def explain_not_finite(count: int, images: int, first: str) -> str:
