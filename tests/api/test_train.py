@@ -279,8 +279,8 @@ def test_the_result() -> None:
     assert list(found.to_pandas().columns[:3]) == ["prediction", "confidence", "0"]
     with pytest.raises(UserError, match="the network was trained on 1x8x8"):
         result.predict(np.zeros((2, 3, 8, 8), np.uint8))
-    with pytest.raises(AttributeError, match="has no 'accuracy'"):
-        _ = result.accuracy
+    with pytest.raises(AttributeError, match="has no 'acuracy'"):
+        _ = result.acuracy
     assert sixfold.open_run("run") == result
     with pytest.raises(UserError, match="no run directory"):
         sixfold.open_run("nowhere")
