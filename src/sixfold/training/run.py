@@ -310,13 +310,14 @@ def fit_data(
             f"--augment crop:{augment.pad}: would move images of {opened.shape[1]}x"
             f"{opened.shape[2]} out of sight"
         )
-    found += models.check(
+    unfit = models.check(
         config.model,
         shape=opened.shape,
         classes=opened.outputs,
         divided=strategy.strategy == "model_parallel",
         tell=None if strategy.deterministic else tell,
     )
+    found += unfit
     if not len(opened.train):
         raise UserError(
             f"--data {config.data.data}: has no labels to learn from; it can only be predicted"
@@ -353,7 +354,8 @@ def fit_data(
             config = settle_loss(config, opened)
         except UserError as error:
             found += error.problems
-    if not is_automatic(config):
+    # A network that does not fit is not divided to say so again.
+    if not is_automatic(config) and not (unfit and strategy.strategy == "model_parallel"):
         found += find_strategy(strategy.strategy).fit_problems(config, workers, opened)
     if found:
         raise UserError(dict.fromkeys(found))
