@@ -46,9 +46,9 @@ FORMS: dict[str, Any] = {
     "model_output": lambda main, aux: ModelOutput(logits=main, aux=aux),
     # What is gone in evaluation, and how:
     "alone": lambda main, aux: main,
-    "none": lambda main, _: (main, None),
+    "no_head": lambda main, _: (main, None),
     "without": lambda main, _: {"out": main},
-    "none_field": lambda main, _: ModelOutput(logits=main),
+    "no_field": lambda main, _: ModelOutput(logits=main),
 }
 
 

@@ -18,15 +18,15 @@ FORMS = ["--model", "tests.conformance.several_outputs:Forms", *KIND, "--model-a
 HEAD = ["--aux-weight", "0.3"]
 PLAIN = ["--model", "lenet300"]
 CASES = {
-    "tuple": [*FORMS, "form=tuple,then=none", *HEAD],
+    "tuple": [*FORMS, "form=tuple,then=no_head", *HEAD],
     "list": [*FORMS, "form=list", *HEAD],
     "mapping": [*FORMS, "form=mapping,then=without", *HEAD],
     "named tuple": [*FORMS, "form=namedtuple,then=alone", *HEAD],
     "main output second": [*FORMS, "form=help_first", *HEAD],
     "data class": [*FORMS, "form=dataclass", *HEAD],
-    "model output": [*FORMS, "form=model_output,then=none_field", *HEAD],
+    "model output": [*FORMS, "form=model_output,then=no_field", *HEAD],
     "own loss of all": [
-        *(*FORMS, "form=model_output,then=none_field"),
+        *(*FORMS, "form=model_output,then=no_field"),
         *("--loss", "tests.conformance.several_outputs:both"),
     ],
     "smoothed": [*PLAIN, *KIND, "--label-smoothing", "0.1", "--class-weights", "balanced"],
