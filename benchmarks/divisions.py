@@ -49,12 +49,12 @@ def steps(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
     times: list[float] = []
     busy: list[float] = []
     sent = 0
-    with datasets.prefetch(strategy.supply(0), depth=64) as supply:
+    with datasets.prefetch(strategy.shards(0), depth=64) as shards:
         for number in range(strategy.budget.total_steps):
             comm.barrier()
             before = comm.traffic.bytes_sent
             begin, worked = time.perf_counter(), time.thread_time()
-            strategy.advance(number, supply, 1e-3)
+            strategy.train_step(number, shards, 1e-3)
             times.append(time.perf_counter() - begin)
             busy.append(time.thread_time() - worked)
             sent = comm.traffic.bytes_sent - before

@@ -86,15 +86,15 @@ def passes(network: nn.Module, x: Tensor, *, whole: bool) -> Callable[[], None]:
     """Forward and backward over a shard."""
     fused_max_pool(relu_behind_max_pool(network))
     parameters = list(network.parameters())
-    chain = LayerExecutor(network, parameters, whole=whole)
+    executor = LayerExecutor(network, parameters, whole=whole)
     out = [torch.empty_like(parameter) for parameter in parameters]
 
     def run() -> None:
-        y, saved = chain.forward(x)
-        chain.backward(saved, torch.ones_like(y), out)
+        y, saved = executor.forward(x)
+        executor.backward(saved, torch.ones_like(y), out)
 
     run()
-    assert chain.autograd_fallback() == []
+    assert executor.autograd_fallback() == []
     return run
 
 

@@ -89,11 +89,11 @@ def loading_rate(data: DataSet, augment: str, batch: int, seconds: float) -> flo
         training=TrainingConfig(batch_size=batch, steps=10**9),
     )
     with one_thread():
-        supply = plan_batches(settings, data, batch_norm=False).own_shards(alone(), 0)
-        next(supply)
+        shards = plan_batches(settings, data, batch_norm=False).own_shards(alone(), 0)
+        next(shards)
         images, begun = 0, time.perf_counter()
         while (spent := time.perf_counter() - begun) < seconds:
-            images += len(next(supply).labels)
+            images += len(next(shards).labels)
     return images / spent
 
 

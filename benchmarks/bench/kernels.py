@@ -184,13 +184,13 @@ def _by_links(model: nn.Sequential, x: Tensor, grad: Tensor) -> Callable[[], obj
     fused_max_pool(relu_behind_max_pool(model))
     parameters = list(model.parameters())
     out = [torch.zeros_like(p) for p in parameters]
-    chain = LayerExecutor(model, parameters)
+    executor = LayerExecutor(model, parameters)
     x, grad = (_last(t) for t in (x, grad))
 
     def call() -> None:
         with torch.no_grad():
-            _, saved = chain.run.forward(x, True)
-            chain.run.backward(saved, grad, out, True)
+            _, saved = executor.run.forward(x, True)
+            executor.run.backward(saved, grad, out, True)
 
     return call
 

@@ -35,13 +35,13 @@ class Branched(nn.Module):
 def test_its_backward_pass_is_the_explicit_one(model: nn.Module) -> None:
     model = model.double()
     weights = list(model.parameters())
-    chain = LayerExecutor(model, weights)
-    assert not chain.needs_autograd
+    executor = LayerExecutor(model, weights)
+    assert not executor.needs_autograd
     x = torch.randn(5, 3, 8, 8, dtype=torch.float64)
-    y, saved = chain.forward(x)
-    assert any(isinstance(op, SwishOp) for op, _ in chain.made)
+    y, saved = executor.forward(x)
+    assert any(isinstance(op, SwishOp) for op, _ in executor.made)
     out = [torch.empty_like(weight) for weight in weights]
-    chain.backward(saved, torch.ones_like(y), out)
+    executor.backward(saved, torch.ones_like(y), out)
     expected = torch.autograd.grad(model(x).sum(), weights)
     for own, other in zip(out, expected, strict=True):
         torch.testing.assert_close(own, other)

@@ -58,7 +58,6 @@ class ObjectStore:
             self._root = root.rstrip("/")
 
     def url_of(self, name: str) -> str:
-        """The URL of an object."""
         return f"{self.url}/{name}"
 
     def list(self, under: str = "") -> dict[str, StoredObject]:
@@ -88,7 +87,6 @@ class ObjectStore:
             return data
 
     def write(self, name: str, data: bytes) -> None:
-        """Write an object."""
         with explained(self.url_of(name)):
             self._fs.pipe_file(self._path(name), data)
 

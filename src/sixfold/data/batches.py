@@ -23,13 +23,13 @@ class Statistics(Protocol):
     """Mean and standard deviation of pixels over their full scale, (C,); a `DataSet` has them."""
 
     @property
-    def mean(self) -> ArrayLike: ...  # noqa: D102
+    def mean(self) -> ArrayLike: ...
 
     @property
-    def std(self) -> ArrayLike: ...  # noqa: D102
+    def std(self) -> ArrayLike: ...
 
     @property
-    def dtype(self) -> DTypeLike: ...  # noqa: D102
+    def dtype(self) -> DTypeLike: ...
 
 
 class BatchMaker:

@@ -39,10 +39,10 @@ class Store(Protocol):
     """Records that can be read by index, without holding all their pixels in memory."""
 
     @property
-    def shape(self) -> Shape: ...  # noqa: D102
+    def shape(self) -> Shape: ...
 
     @property
-    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+    def labels(self) -> NDArray[np.int64]: ...
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
@@ -55,7 +55,7 @@ class Store(Protocol):
         ...
 
     @property
-    def groups(self) -> NDArray[np.int64] | None: ...  # noqa: D102
+    def groups(self) -> NDArray[np.int64] | None: ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -98,15 +98,12 @@ class ArrayStore:
         return self.pixels.dtype
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """See `Store.images`."""
         return self.pixels[indices]
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """See `Store.names`."""
         return [self.record_names[index] for index in indices]
 
     def sums(self, indices: NDArray[np.int64]) -> Sums:
-        """See `Store.sums`."""
         return sums_of(self.pixels[indices])
 
 
@@ -444,18 +441,14 @@ class OrderedStore:
         return None if found is None else found[self.order]
 
     def expect(self, windows: Sequence[Sequence[int]]) -> None:
-        """See `Part.expect`."""
         if hasattr(self.store, "expect"):
             self.store.expect(windows)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """See `Store`."""
         return self.store.images(self.order[indices])
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """See `Store`."""
         return self.store.names(self.order[indices])
 
     def sums(self, indices: NDArray[np.int64]) -> Sums:
-        """See `Store`."""
         return self.store.sums(self.order[indices])

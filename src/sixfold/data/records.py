@@ -46,7 +46,7 @@ class Records(Protocol):
     """Records in their final order; picklable, and reads its own files."""
 
     @property
-    def names(self) -> Sequence[str]: ...  # noqa: D102
+    def names(self) -> Sequence[str]: ...
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -158,7 +158,6 @@ class FileRecords:
     targets = weights = None
 
     def take(self, indices: NDArray[np.int64]) -> FileRecords:
-        """See `Records.take`."""
         return FileRecords(
             names=[self.names[index] for index in indices],
             labels=self.labels[indices],
@@ -169,7 +168,6 @@ class FileRecords:
         )
 
     def pictures(self) -> Iterator[Picture]:
-        """See `Records.pictures`."""
         with ExtentReader() as reader:
             if self.boxes:
                 yield from self._crops(reader)
@@ -229,7 +227,6 @@ class StoreRecords:
 
     @property
     def names(self) -> Sequence[str]:
-        """Of each record."""
         return self.store.names(self.indices)
 
     @property
@@ -238,11 +235,9 @@ class StoreRecords:
         return self.store.labels[self.indices]
 
     def take(self, indices: NDArray[np.int64]) -> StoreRecords:
-        """See `Records.take`."""
         return StoreRecords(self.store, self.indices[indices])
 
     def pictures(self) -> Iterator[Picture]:
-        """See `Records.pictures`."""
         return map(ArrayPicture, self.store.images(self.indices))
 
 
@@ -258,7 +253,6 @@ class RowRecords:
     weights: NDArray[np.float64] | None = None  # (N,)
 
     def take(self, indices: NDArray[np.int64]) -> Self:
-        """See `Records.take`."""
         used, places = np.unique(self.file[indices], return_inverse=True)
         return replace(
             self,

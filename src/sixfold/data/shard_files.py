@@ -276,7 +276,6 @@ class ShardStore:
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:
-        """See `Store`."""
         import pyarrow as pa
 
         whole = pa.chunked_array([file.groups for file in self._files], pa.string())
@@ -294,7 +293,6 @@ class ShardStore:
         return np.concatenate([empty, *(np.array(f.keys.to_pylist()) for f in self._files)])
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """See `Store.images`."""
         out = np.empty((len(indices), *self.shape), self.dtype)
         numbers, rows = self.locate(indices)
         pixels = {one: self._pixels(one) for one in dict.fromkeys(numbers.tolist())}
@@ -311,12 +309,10 @@ class ShardStore:
         return np.repeat(np.arange(len(self._files)), np.diff(self._starts))
 
     def expect(self, windows: Sequence[Sequence[int]]) -> None:
-        """See `Part.expect`."""
         if self._cache is not None:
             self._cache.expect(windows)
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """See `Store.names`."""
         numbers, rows = self.locate(indices)
         return [
             self._files[number].names[row].as_py()
@@ -348,16 +344,13 @@ class ShardRecords(RowRecords):
 
     @property
     def names(self) -> Sequence[str]:
-        """See `Records`."""
         return [file.names[row].as_py() for file, row in self._rows()]
 
     @property
     def groups(self) -> Sequence[str]:
-        """See `Records`."""
         return [file.groups[row].as_py() for file, row in self._rows()]
 
     def pictures(self) -> Iterator[Picture]:
-        """See `Records.pictures`."""
         return (ArrayPicture(file.pixels[row]) for file, row in self._rows())
 
     def _rows(self) -> Iterator[tuple[ShardFile, int]]:

@@ -60,7 +60,6 @@ class SyntheticStore:
         return np.dtype(np.uint8)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Store.images`."""
         channels, rows, columns = self.shape
         size = channels * rows * columns
         words = -(-size // 8)
@@ -76,7 +75,6 @@ class SyntheticStore:
         return mean.astype(np.uint8)
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """See `Store.names`."""
         return [f"synthetic/{self.part}[{index}]" for index in indices]
 
     def sums(self, indices: NDArray[np.int64]) -> Sums:

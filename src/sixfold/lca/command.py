@@ -20,7 +20,7 @@ def learned(result: dict[str, Any]) -> list[str]:
         )
     return [
         *lines,
-        f"interaction        {found.form} form, {found.lane_width} elements a lane",
+        f"interaction        {found.form} form, {found.lane_width} slots of a batch at a time",
         f"wall time          {found.wall_s:.1f} s",
         f"dictionary         sha256 {found.dictionary_sha256}",
         f"report             {found.report}",

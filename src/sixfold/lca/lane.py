@@ -83,7 +83,6 @@ class ResidualLane:
         self._image[slot].copy_(image)
 
     def gradient(self) -> Tensor:
-        """See `Lane`."""
         made = convolve(self.padded_code, self._synthesis)
         torch.sub(self._image, made, out=self.residual)
         if self._mask is not None:
@@ -91,7 +90,6 @@ class ResidualLane:
         return convolve(self._padded_residual, self._analysis)
 
     def squares(self) -> Tensor:
-        """See `Lane`."""
         return self.residual[:, :, self._owned[0], self._owned[1]].square()
 
 
@@ -120,7 +118,6 @@ class GramLane:
         self._energy[slot] = image.square().sum()
 
     def gradient(self) -> Tensor:
-        """See `Lane`."""
         torch.sub(self._drive, convolve(self._padded_code, self._gram), out=self._last)
         return self._last
 
@@ -153,7 +150,6 @@ class DenseLane:
             slot_product(self._image, self._transposed, self._drive)
 
     def gradient(self) -> Tensor:
-        """See `Lane`."""
         if self._gram is None:
             slot_product(self._flat, self._dictionary, self.residual)
             torch.sub(self._image, self.residual, out=self.residual)
@@ -164,7 +160,6 @@ class DenseLane:
         return self._gradient.view(self.code.shape)
 
     def squares(self) -> Tensor:
-        """See `Lane`."""
         if self._gram is not None:
             slot_product(self._flat, self._dictionary, self.residual)
             torch.sub(self._image, self.residual, out=self.residual)
@@ -216,7 +211,6 @@ class LocalLane:
         self._dictionary[slot] = dictionary.flatten(1)
 
     def gradient(self) -> Tensor:
-        """See `Lane`."""
         torch.sub(self._image, self._fold(self._patches()), out=self._residual)
         if self._mask is not None:
             self._residual.mul_(self._mask)
@@ -254,5 +248,4 @@ class LocalLane:
         return self._residual[:, :, ph : ph + h, pw : pw + w]
 
     def squares(self) -> Tensor:
-        """See `Lane`."""
         return self._residual.square()

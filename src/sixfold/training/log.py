@@ -147,18 +147,18 @@ class TimedIterator(Generic[Item]):
 class StepClock:
     """Where the time of one step goes, from now on."""
 
-    def __init__(self, traffic: Traffic, supply: TimedIterator[Any]) -> None:
-        self._traffic, self._supply = traffic, supply
+    def __init__(self, traffic: Traffic, shards: TimedIterator[Any]) -> None:
+        self._traffic, self._shards = traffic, shards
         traffic.entered = None
         self._started, self._cpu_s = time.time(), time.process_time()
-        self._before, self._data_s = dataclasses.replace(traffic), supply.waited_s
+        self._before, self._data_s = dataclasses.replace(traffic), shards.waited_s
         self._begin = time.perf_counter()
 
     def stop(self, update_s: float) -> tuple[float, dict[str, float]]:
         """The seconds of the whole step, and what `TrainLog.step` takes of them."""
         whole_s, traffic, before = time.perf_counter() - self._begin, self._traffic, self._before
         times = {
-            "data_s": self._supply.waited_s - self._data_s,
+            "data_s": self._shards.waited_s - self._data_s,
             "communication_s": traffic.communication_s - before.communication_s,
             "waiting_s": traffic.waiting_s - before.waiting_s,
             "update_s": update_s,

@@ -256,13 +256,13 @@ class Training:
     def _train(self, end: int) -> bool:
         """Make the steps before `end` that are left; False if others are to be let in before."""
         begin = self.progress.step
-        with datasets.prefetch(self.strategy.supply(begin), depth=self.data.ahead) as supply:
-            timed = TimedIterator(supply)
+        with datasets.prefetch(self.strategy.shards(begin), depth=self.data.ahead) as shards:
+            timed = TimedIterator(shards)
             for number in range(begin, end):
                 if self.is_over(number):
                     break
                 self.lost_steps = 1  # if it comes to nothing
-                self.advance(number, timed)
+                self.train_step(number, timed)
                 self.lost_steps = 0
                 self._after_step(number + 1)
                 if self.is_asked:
@@ -290,12 +290,12 @@ class Training:
         if self.comm.view > 1:  # a rank may have trained it
             self._build(self.config.initialization.start_step)
 
-    def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
+    def train_step(self, number: int, shards: TimedIterator[Shard]) -> dict[str, float]:
         """Make a step and log it; what is logged of its time."""
-        clock = StepClock(self.comm.traffic, supply)
+        clock = StepClock(self.comm.traffic, shards)
         lr = self.schedule.rate(number, self.budget)
         lr *= self.progress.plateau_factor * self.progress.rate_factor
-        totals = self.strategy.advance(number, supply, lr)
+        totals = self.strategy.train_step(number, shards, lr)
         whole_s, line = clock.stop(self.strategy.update_s)
         self.progress = dataclasses.replace(
             self.progress, step=number + 1, images=self.progress.images + totals.samples

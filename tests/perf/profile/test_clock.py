@@ -41,12 +41,12 @@ def test_no_bit_changes_and_nothing_is_left_behind(name: str, operators: bool) -
     step, shard = step_of(name)
     expected = step.new_payload()
     step.shard_payload(0, shard, expected)
-    links = list(step.chain.run.links)
+    links = list(step.executor.run.links)
     _, found, _ = watched(step, shard, operators=operators)
     assert torch.equal(expected, found)
-    assert step.chain.run.links == links
+    assert step.executor.run.links == links
     assert "shard_payload" not in vars(step)
-    assert "forward" not in vars(step.chain)
+    assert "forward" not in vars(step.executor)
     assert not any(module._forward_hooks for module in step.model.modules())
 
 
@@ -129,7 +129,9 @@ class Wild(nn.Module):
 def test_a_users_own_network_is_timed_function_by_function(decides: bool) -> None:
     torch.manual_seed(0)
     step = Step(Wild(decides=decides), seed=0)
-    assert [type(link) for link in step.chain.links] == [AutogradOp if decides else GraphExecutor]
+    assert [type(link) for link in step.executor.links] == [
+        AutogradOp if decides else GraphExecutor
+    ]
     _, shard = step_of("slide")
     expected = step.new_payload()
     step.shard_payload(0, shard, expected)

@@ -1,4 +1,4 @@
-"""A chain against autograd over the whole network: values, and the gradient of every weight."""
+"""The executor against autograd over whole networks: values, and every weight's gradient."""
 
 import copy
 from collections.abc import Callable
@@ -26,10 +26,10 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 def by_chain(model: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
     parameters = trainable(model)
     out = [torch.full_like(p.detach(), torch.nan) for p in parameters]
-    chain = LayerExecutor(model, parameters)
-    y, saved = chain.forward(x)
-    chain.backward(saved, grad, out)
-    assert saved == [] or chain.run._first > 0
+    executor = LayerExecutor(model, parameters)
+    y, saved = executor.forward(x)
+    executor.backward(saved, grad, out)
+    assert saved == [] or executor.run._first > 0
     return y, out
 
 
@@ -178,17 +178,17 @@ def test_hooks_are_called() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     seen: list[str] = []
     model[1].register_forward_hook(lambda *_: seen.append("forward"))
-    chain = LayerExecutor(model, trainable(model))
-    assert [type(link) for link in chain.links] == [LinearOp, AutogradOp]
-    chain.forward(torch.ones(1, 3))
+    executor = LayerExecutor(model, trainable(model))
+    assert [type(link) for link in executor.links] == [LinearOp, AutogradOp]
+    executor.forward(torch.ones(1, 3))
     assert seen == ["forward"]
 
 
 def test_the_first_layers_input_gradient_is_not_computed() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-    chain = LayerExecutor(model, trainable(model))
-    y, saved = chain.forward(torch.ones(1, 1, 4, 4))
-    link = chain.links[0]
+    executor = LayerExecutor(model, trainable(model))
+    y, saved = executor.forward(torch.ones(1, 1, 4, 4))
+    link = executor.links[0]
     assert isinstance(link, ConvOp)
     out = [torch.empty_like(p) for p in model.parameters()]
     assert link.backward(saved[0], torch.ones(1, 2, 2, 2), out) is None
@@ -203,12 +203,12 @@ def test_batch_norm_moves_its_statistics_as_torch_does(
     layers = [nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5, momentum=momentum)]
     model = nn.Sequential(*layers, *([act] if act else []), nn.Flatten(), nn.Linear(80, 3)).double()
     other = copy.deepcopy(model)
-    chain = LayerExecutor(model, trainable(model))
-    assert [type(link) for link in chain.links][:2] == [ConvOp, NormOp]
-    assert len(chain.links) == 4
+    executor = LayerExecutor(model, trainable(model))
+    assert [type(link) for link in executor.links][:2] == [ConvOp, NormOp]
+    assert len(executor.links) == 4
     x = torch.randn(4, 2, 6, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
     for _ in range(3):
-        y, _ = chain.forward(x)
+        y, _ = executor.forward(x)
         torch.testing.assert_close(y, other(x).detach(), rtol=1e-12, atol=1e-12)
     for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
@@ -226,9 +226,9 @@ def test_a_norm_that_does_not_train_is_left_to_autograd() -> None:
 
 def test_a_single_value_a_channel_cannot_be_normalised() -> None:
     model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5))
-    chain = LayerExecutor(model, trainable(model))
+    executor = LayerExecutor(model, trainable(model))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        chain.forward(torch.zeros(1, 2, 3, 3).to(memory_format=torch.channels_last))
+        executor.forward(torch.zeros(1, 2, 3, 3).to(memory_format=torch.channels_last))
 
 
 @pytest.mark.parametrize(
@@ -252,10 +252,10 @@ def test_networks_with_branches_and_norms_in_training(name: str, arguments: str)
 
 def test_residual_networks_are_links_all_through() -> None:
     model = build(ModelConfig(model="resnet20"), shape=(3, 32, 32), classes=4, seed=0)
-    chain = LayerExecutor(model, trainable(model))
-    assert sum(isinstance(link, SpatialSumOp) for link in chain.links) == 9
-    assert sum(isinstance(link, NormOp) for link in chain.links) == 1
-    assert chain.needs_autograd  # shortcuts that take every second pixel
+    executor = LayerExecutor(model, trainable(model))
+    assert sum(isinstance(link, SpatialSumOp) for link in executor.links) == 9
+    assert sum(isinstance(link, NormOp) for link in executor.links) == 1
+    assert executor.needs_autograd  # shortcuts that take every second pixel
 
 
 def test_blocks_that_are_watched_are_left_whole() -> None:
@@ -265,10 +265,10 @@ def test_blocks_that_are_watched_are_left_whole() -> None:
     blocks = [module for module in model.modules() if type(module) is Block]
     seen: list[Tensor] = []
     blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    chain = LayerExecutor(model, trainable(model))
-    chain.forward(torch.randn(4, 3, 8, 8))
+    executor = LayerExecutor(model, trainable(model))
+    executor.forward(torch.randn(4, 3, 8, 8))
     assert len(seen) == 1
-    assert sum(isinstance(link, SpatialSumOp) for link in chain.links) == len(blocks) - 1
+    assert sum(isinstance(link, SpatialSumOp) for link in executor.links) == len(blocks) - 1
 
 
 @pytest.mark.parametrize("way", ["points", "patches", "library"])

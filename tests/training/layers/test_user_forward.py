@@ -31,11 +31,11 @@ def images(n: int = 3, channels: int = 3, size: int = 8) -> Tensor:
 
 def graph_of(model: nn.Module, x: Tensor) -> tuple[GraphExecutor, LayerExecutor]:
     """The link of a network that is one graph, tried out."""
-    chain = LayerExecutor(model, trainable(model))
-    (link,) = chain.links
-    assert isinstance(link, GraphExecutor), chain.left
-    chain.forward(x)
-    return link, chain
+    executor = LayerExecutor(model, trainable(model))
+    (link,) = executor.links
+    assert isinstance(link, GraphExecutor), executor.left
+    executor.forward(x)
+    return link, executor
 
 
 def links_of(link: GraphExecutor) -> list[str]:
@@ -95,8 +95,8 @@ class ResNet(nn.Module):
 def test_a_residual_network_by_its_forward() -> None:
     torch.manual_seed(0)
     model = fused_max_pool(relu_behind_max_pool(ResNet().double()))
-    link, chain = graph_of(model, images())
-    assert chain.autograd_fallback() == []
+    link, executor = graph_of(model, images())
+    assert executor.autograd_fallback() == []
     block = "ConvOp+NormOp+ConvOp+NormOp"
     assert links_of(link) == [
         "ConvOp+NormOp",
@@ -373,18 +373,18 @@ def test_what_a_graph_does_not_hold_is_left_to_autograd(name: str) -> None:
     ).double()  # fmt: skip
     state = {key: value.clone() for key, value in model.state_dict().items()}
     before = random.getstate(), torch.get_rng_state()
-    chain = LayerExecutor(model, trainable(model))
+    executor = LayerExecutor(model, trainable(model))
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert model[0].steps == 0
     assert model[0].seen == []
     assert not [key for key in vars(model[0]) if key.startswith("_tensor_constant")]
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
-    y, _ = chain.forward(images(size=6))
-    (line,) = chain.autograd_fallback()
+    y, _ = executor.forward(images(size=6))
+    (line,) = executor.autograd_fallback()
     assert line.startswith("0: ")
     assert why in line
-    assert chain.needs_autograd
+    assert executor.needs_autograd
     model.load_state_dict(state)
     vars(model[0])["steps"] = 0
     if name not in ("noise",):
@@ -399,11 +399,11 @@ def no_grad_around_a_norm(self: Any, x: Tensor) -> Tensor:
 
 def test_gradients_that_differ_are_found_before_they_are_used() -> None:
     model = Small(no_grad_around_a_norm, norm=nn.BatchNorm2d(3)).double()
-    chain = LayerExecutor(model, trainable(model))
+    executor = LayerExecutor(model, trainable(model))
     before = [buffer.clone() for buffer in model.buffers()]
-    chain.links[0].settle(images())  # type: ignore[attr-defined]
+    executor.links[0].settle(images())  # type: ignore[attr-defined]
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
-    assert chain.autograd_fallback() == ["Small: read without values it has other gradients"]
+    assert executor.autograd_fallback() == ["Small: read without values it has other gradients"]
     assert_same(model, images())
 
 
@@ -419,9 +419,9 @@ class Odd(nn.Module):
 def test_a_part_that_cannot_be_followed_is_one_call_of_the_graph() -> None:
     model = Small(lambda self, x: self.odd(self.conv(x)) + self.conv2(x), odd=Odd()).double()
     model.conv2 = nn.Conv2d(3, 4, 3, padding=1).double()
-    link, chain = graph_of(model, images())
+    link, executor = graph_of(model, images())
     assert links_of(link) == ["ConvOp+AutogradOp", "ConvOp", "AddOp"]
-    assert [line.partition(" (")[0] for line in chain.autograd_fallback()] == [
+    assert [line.partition(" (")[0] for line in executor.autograd_fallback()] == [
         "odd: symbolically traced variables cannot be used as inputs to control flow"
     ]
     assert_same(model, images())
@@ -432,11 +432,11 @@ def test_the_graph_holds_in_the_mode_in_which_it_was_read() -> None:
         return F.dropout(self.norm(self.conv(x)).relu(), 0.5, self.training)
 
     model = Small(dropping).double()
-    link, chain = graph_of(model, images())
+    link, executor = graph_of(model, images())
     assert link.holds
     model.eval()
     assert not link.holds
-    assert chain.needs_autograd
+    assert executor.needs_autograd
     assert_same(model, images())  # nothing is dropped
     model.train()
     assert link.holds
@@ -449,9 +449,9 @@ def test_random_numbers_are_drawn_as_the_forward_draws_them() -> None:
         return F.dropout(a, 0.25) + right
 
     model = Small(dropping, other=nn.Conv2d(3, 4, 1)).double()
-    _, chain = graph_of(model, images())
+    _, executor = graph_of(model, images())
     torch.manual_seed(4)
-    found = chain.forward(images())[0]
+    found = executor.forward(images())[0]
     torch.manual_seed(4)
     torch.testing.assert_close(found, model(images()).detach(), rtol=1e-12, atol=1e-12)
 
@@ -459,10 +459,10 @@ def test_random_numbers_are_drawn_as_the_forward_draws_them() -> None:
 def test_buffers_move_as_by_autograd() -> None:
     torch.manual_seed(1)
     model = ResNet().double()
-    chain = LayerExecutor(model, trainable(model))
+    executor = LayerExecutor(model, trainable(model))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for _ in range(3):
-        chain.forward(images())
+        executor.forward(images())
     found = {key: value.clone() for key, value in model.state_dict().items()}
     model.load_state_dict(before)
     for _ in range(3):
@@ -476,9 +476,9 @@ def test_hooks_within_a_graph_are_called() -> None:
     seen: list[str] = []
     model.first.register_forward_hook(lambda *_: seen.append("block"))
     model.second.conv1.register_forward_hook(lambda *_: seen.append("layer"))
-    _, chain = graph_of(model, images())
+    _, executor = graph_of(model, images())
     seen.clear()
-    chain.forward(images())
+    executor.forward(images())
     assert seen == ["block", "layer"]
 
 
@@ -500,11 +500,11 @@ class Viewing(nn.Module):
 def test_a_network_that_needs_contiguous_images_gets_them(channels: int) -> None:
     torch.manual_seed(0)
     model = Viewing(channels).double()
-    chain = LayerExecutor(model, trainable(model))
-    assert [type(link) for link in chain.links] == [AutogradOp]
+    executor = LayerExecutor(model, trainable(model))
+    assert [type(link) for link in executor.links] == [AutogradOp]
     given = images(channels=channels)
     plain = torch.empty(given.shape, dtype=given.dtype).copy_(given)
-    y, _ = chain.forward(channels_last(plain))
+    y, _ = executor.forward(channels_last(plain))
     assert int(model.norm.num_batches_tracked) == 1  # type: ignore[arg-type]
     torch.testing.assert_close(y, model(plain).detach())
 
@@ -526,8 +526,8 @@ def payload(model: nn.Module, config: TrainConfig, shards: list[int]) -> list[Te
         out = step.new_payload()
         step.shard_payload(3, Shard(index=index, images=x, labels=torch.arange(4)), out)
         found.append(out)
-    assert isinstance(step.chain.links[0], GraphExecutor)
-    assert step.chain.links[0].holds
+    assert isinstance(step.executor.links[0], GraphExecutor)
+    assert step.executor.links[0].holds
     return found
 
 

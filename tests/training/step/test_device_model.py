@@ -233,14 +233,14 @@ def test_a_replayed_graph_gives_the_bits_of_the_run_before_it() -> None:
     network = models.build(ModelConfig(model="slide"), shape=(3, 8, 8), classes=5, seed=0)
     raw, labels = pixels(8)
     step = Step(network, seed=0)
-    replica = DeviceModel(
+    device_model = DeviceModel(
         step, device, DevicePreprocessing(BatchMaker(Statistics(), "float32"), 0, device)
     )
-    step.backend = replica
+    step.backend = device_model
     found = []
     for recorded in (True, True, False):
         if not recorded:
-            replica._graphs = None
+            device_model._graphs = None
         out = step.new_payload()
         step.shard_payload(0, Shard(index=0, images=raw, labels=labels), out)
         found.append(out)

@@ -61,7 +61,6 @@ class TableRecords(RowRecords):
         ]
 
     def pictures(self) -> Iterator[Picture]:
-        """See `Records.pictures`."""
         column = self.column
         for number, (path, _) in enumerate(self.files):
             rows = self.row[self.file == number]

@@ -159,7 +159,6 @@ class ConnectSession(Session):
         return int(self._session.range(0, 100_000).select(partition).distinct().count())
 
     def all_slots(self) -> int:
-        """As `slots`."""
         return self.slots()
 
     def wait_for_slots(self, size: int) -> None:

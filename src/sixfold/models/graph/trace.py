@@ -42,7 +42,6 @@ class Call:
         return str(getattr(self.called, "__name__", self.called))
 
     def argument(self, place: int, name: str, default: Any = None) -> Any:
-        """An argument by place, or by name."""
         return self.named.get(name, (*self.arguments, *[default] * 9)[place])
 
     def tensors(self) -> list[fx.Node]:

@@ -107,8 +107,8 @@ def rehearse(
         strategy = build_strategy(comm, config, data)
         with contextlib.closing(TrainLog(files, comm, 0)) as log:
             takes = _Takes(comm, loopback, strategy, log, case)
-            with datasets.prefetch(strategy.supply(0), depth=data.ahead) as supply:
-                takes.play(TimedIterator(supply))
+            with datasets.prefetch(strategy.shards(0), depth=data.ahead) as shards:
+                takes.play(TimedIterator(shards))
     takes.found.payload_bytes = _payload_bytes(strategy)
     return takes.found
 
@@ -144,14 +144,14 @@ class _Takes:
         self._log, self._case = log, case
         self.found = Rehearsal()
 
-    def play(self, supply: TimedIterator[Shard]) -> None:
+    def play(self, shards: TimedIterator[Shard]) -> None:
         """Make steps until there are enough and the time is over."""
         deadline = time.perf_counter() + self._case.seconds
         body = self._strategy.body if isinstance(self._strategy, LocalSgd) else None
         before = body.read() if body is not None else None
         clocks = _clocks()
         for number in range(MOST + WARM_UP):
-            is_merge = self._step(number, supply, clocks)
+            is_merge = self._step(number, shards, clocks)
             if is_merge and body is not None and before is not None:
                 # Merged with echoes, weights are no network's any more.
                 body.write(before)
@@ -160,12 +160,12 @@ class _Takes:
             if enough and (self.found.merges_s or not self._case.merge) and clocks[0] > deadline:
                 break
 
-    def _step(self, number: int, supply: TimedIterator[Shard], began: Clocks) -> bool:
+    def _step(self, number: int, shards: TimedIterator[Shard], began: Clocks) -> bool:
         """Make a step; whether it ended in a merge."""
-        traffic, waited_s, found = self._comm.traffic, supply.waited_s, self.found
+        traffic, waited_s, found = self._comm.traffic, shards.waited_s, self.found
         before_s, seen = traffic.communication_s, len(self._loopback.noted)
-        totals = self._strategy.advance(number, supply, 0.0)
-        data_s, update_s = supply.waited_s - waited_s, self._strategy.update_s
+        totals = self._strategy.train_step(number, shards, 0.0)
+        data_s, update_s = shards.waited_s - waited_s, self._strategy.update_s
         spent = {"data_s": data_s, "update_s": update_s}
         self._log.step(number + 1, {"loss": totals.loss, "lr": 0.0}, spent)
         answered_s = traffic.communication_s - before_s

@@ -1,6 +1,6 @@
 """Times every layer of the step that training makes, forward and backward.
 
-Nothing is run in a special way: the step's own chain is watched. A link with its backward pass
+Nothing is run in a special way: the step's own executor is watched. A layer with its backward pass
 written out is timed around its two calls. Where a network is left to autograd, forward passes are
 timed around modules and around functions outside of them, and backward passes around each node of
 the graph, which belongs to the layer in whose forward pass it was made.
@@ -69,10 +69,12 @@ class Clock:
         self.kinds: dict[str, str] = {LOSS: "cross-entropy"}
         # name of a layer -> the layers that are computed as one with it, itself first
         self.groups: dict[str, tuple[str, ...]] = {}
-        self._made = {id(link): layers for link, layers in step.chain.made}
+        self._made = {id(link): layers for link, layers in step.executor.made}
         self._paths = {id(module): path for path, module in step.model.named_modules()}
         self._names: dict[int, tuple[str, ...]] = {}
-        for graph in [link.graph for link, _ in step.chain.made if isinstance(link, GraphExecutor)]:
+        for graph in [
+            link.graph for link, _ in step.executor.made if isinstance(link, GraphExecutor)
+        ]:
             for stage in graph.stages:
                 for layer, names in zip(stage.layers, stage.names, strict=False):
                     self._names[id(layer)] = self._below(graph.module, names)
@@ -81,17 +83,17 @@ class Clock:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """While open, the step is watched; afterwards it is as it was."""
-        step, chain = self._step, self._step.chain
-        forward, backward, payload = chain.forward, chain.backward, step.shard_payload
+        step, executor = self._step, self._step.executor
+        forward, backward, payload = executor.forward, executor.backward, step.shard_payload
         with ExitStack() as stack:
             stack.enter_context(followed(step.model, self._scopes))
-            self._dress(chain.run, stack)
-            vars(chain).update(forward=self._timed_forward(forward))
-            vars(chain).update(backward=self._timed_backward(backward))
+            self._dress(executor.run, stack)
+            vars(executor).update(forward=self._timed_forward(forward))
+            vars(executor).update(backward=self._timed_backward(backward))
             vars(step).update(shard_payload=self._timed_payload(payload))
             stack.callback(vars(step).pop, "shard_payload")
-            stack.callback(vars(chain).pop, "forward")
-            stack.callback(vars(chain).pop, "backward")
+            stack.callback(vars(executor).pop, "forward")
+            stack.callback(vars(executor).pop, "backward")
             yield
 
     def _dress(self, run: Run, stack: ExitStack) -> None:

@@ -58,7 +58,6 @@ class NotedTransport:
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """See `Transport`."""
         if self.noted is None:
             return self._inner.exchange(sends, receives)
         begun = time.perf_counter()
@@ -67,7 +66,6 @@ class NotedTransport:
         return found
 
     def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
-        """See `Transport`."""
         begun = time.perf_counter()
         finish = self._inner.start(sends, receives)
         started = time.perf_counter()
@@ -101,17 +99,13 @@ class NotedTransport:
             )
 
     def report(self, event: PlainData) -> None:
-        """See `Transport`."""
         self._inner.report(event)
 
     def should_stop(self) -> bool:
-        """See `Transport`."""
         return self._inner.should_stop()
 
     def should_renew(self) -> bool:
-        """See `Transport`."""
         return self._inner.should_renew()
 
     def renew(self) -> Seat:
-        """See `Transport`."""
         return self._inner.renew()

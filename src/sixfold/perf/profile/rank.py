@@ -105,9 +105,9 @@ class _Profile:
         offset = self._offset
         try:
             with datasets.prefetch(
-                training.strategy.supply(0), depth=training.data.ahead
-            ) as supply:
-                timed = TimedIterator(self._counted(supply))
+                training.strategy.shards(0), depth=training.data.ahead
+            ) as shards:
+                timed = TimedIterator(self._counted(shards))
                 for number, kind in enumerate(self._kinds):
                     self._advance(number, kind, timed)
         finally:
@@ -131,13 +131,13 @@ class _Profile:
         training.files.write_json(name, dataclasses.asdict(found))
         return {"rank": comm.rank, "steps": len(self._kinds)}
 
-    def _counted(self, supply: Iterable[Shard]) -> Any:
+    def _counted(self, shards: Iterable[Shard]) -> Any:
         """The shards as they are taken, their sizes noted."""
-        for shard in supply:
+        for shard in shards:
             self._sizes.append(len(shard.labels))
             yield shard
 
-    def _advance(self, number: int, kind: str, supply: TimedIterator[Shard]) -> None:
+    def _advance(self, number: int, kind: str, shards: TimedIterator[Shard]) -> None:
         self._sizes.clear()
         clock = Clock(self._step, operators=kind == OPERATORS)
         around: AbstractContextManager[Any] = nullcontext()
@@ -148,7 +148,7 @@ class _Profile:
         noted: list[Exchanged] | None = [] if kind == CLOCK else None
         self._transport.noted = noted
         with around as found:
-            line = self._training.advance(number, supply)
+            line = self._training.train_step(number, shards)
         self._transport.noted = None
         if isinstance(found, Peak):
             self._peak = found

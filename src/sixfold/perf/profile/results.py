@@ -31,7 +31,6 @@ class LayerTimes:
     around_s: float = 0.0
 
     def seconds(self, direction: str) -> float:
-        """Of one direction."""
         found: float = getattr(self, f"{direction}_s")
         return found
 

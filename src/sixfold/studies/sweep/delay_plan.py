@@ -29,7 +29,6 @@ class JobKind:
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes that the job moves in all."""
         return self.payload_bytes * (self.tasks if self.kind == "result" else 1)
 
     @property

@@ -36,7 +36,6 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """From all values."""
         return cls(
             median=float(np.median(values)), least=float(min(values)), most=float(max(values))
         )

@@ -1,11 +1,12 @@
-"""A network as a chain of links, run forward and backward without a graph in between.
+"""A network as a sequence of layer operations, run forward and backward without autograd's graph.
 
 autograd records every operation, allocates every gradient, and copies it to where it is wanted:
 for a few images that costs more than the arithmetic. Most networks are a plain sequence, whose
-backward pass is the same sequence the other way round. Here each layer is a link that calls the
-same kernels of torch directly and writes its weights' gradients into the payload. A module with a
-forward of its own is a graph of such links (`sixfold.training.layers.user_forward`). Whatever is no
-such layer, or cannot be followed, becomes a link that asks autograd.
+backward pass is the same sequence the other way round. Here each layer is an operation (`LayerOp`)
+that calls the same kernels of torch directly and writes its weights' gradients into the payload. A
+module with a forward of its own is a graph of such operations
+(`sixfold.training.layers.user_forward`). Whatever is no such layer, or cannot be followed, becomes
+an operation that asks autograd.
 """
 
 from collections.abc import Sequence

@@ -36,12 +36,10 @@ class SequenceOp:
         self.run, self.has_weights = run, run.has_weights
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
-        """See `MultiInputOp`."""
         y, saved = self.run.forward(values[0], wanted[0])
         return y, (saved, wanted[0])
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:
-        """See `MultiInputOp`."""
         kept, wanted = saved
         return [self.run.backward(kept, grad, out, wanted)]
 
@@ -64,7 +62,6 @@ class AddOp:
         return y, (kept, left.shape, left.dtype, right.shape, right.dtype, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:  # noqa: ARG002 - no weights
-        """See `MultiInputOp`."""
         y, left, left_type, right, right_type, wanted = saved
         if y is not None:
             grad = torch.ops.aten.threshold_backward(cast(grad, y), y, 0)
@@ -92,7 +89,6 @@ class ConcatenateOp:
         return torch.cat(list(values), self._dim), (sizes, [v.dtype for v in values], wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:  # noqa: ARG002 - no weights
-        """See `MultiInputOp`."""
         sizes, dtypes, wanted = saved
         parts = torch.split(grad, sizes, self._dim)
         return [
@@ -117,7 +113,6 @@ class PlainOp:
         self._module = module
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:  # noqa: ARG002 - none flows
-        """See `MultiInputOp`."""
         return self._module(*values), None
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:

@@ -114,9 +114,7 @@ class ComputeBackend(Protocol):
         """Take over the weights and buffers of the step."""
         ...
 
-    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
-        """As `Step.shard_payload`."""
-        ...
+    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None: ...
 
 
 class Step:
@@ -137,7 +135,7 @@ class Step:
         backend: computes the shards, if the host does not; to be set before the first payload.
         model: the network as it is trained.
         state: its flat parameters and buffers.
-        chain: the network as links, which computes values and gradients.
+        executor: the network as layers, which computes values and gradients.
         wish: whether this rank wishes for another view of the group, for all to hear.
     """
 
@@ -165,14 +163,14 @@ class Step:
         self._joined = JoinedOutputs(model) if self.loss.several else None
         # Within a synchronised norm all shards meet, which only a whole graph can wait for, or a
         # network that was made for it.
-        self.chain = LayerExecutor(
+        self.executor = LayerExecutor(
             self._joined or model,
             self.state.trainable,
             whole=self.loss.several or (sync_norms and not isinstance(model, StagedNetwork)),
             copies=None if self._copies is None else self._copies.views(),
         )
         if self.loss.several:
-            self.chain.left[type(model).__name__] = "it has several outputs"
+            self.executor.left[type(model).__name__] = "it has several outputs"
         self._is_current = self._is_settled = False
         self._piece: Tensor | None = None
         self._spare: list[Tensor] = []
@@ -211,7 +209,7 @@ class Step:
         self, step: int, shard: Shard, out: Tensor, before: tuple[Tensor, Tensor] | None
     ) -> None:
         state, samples = self.state, len(shard.labels)
-        self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
+        self.draw.enter(step, shard.index, seed_torch=self.executor.needs_autograd)
         state.train()
         parts = state.parts(out)
         loss, right, weight = 0.0, 0.0, 0.0
@@ -234,7 +232,7 @@ class Step:
 
     def _settle(self) -> None:
         """Bring back what the user's own code has moved out of the flat vectors."""
-        if self.chain.needs_autograd:
+        if self.executor.needs_autograd:
             self.state.settle()
         if not self._is_settled:
             self.state.check_places()
@@ -242,11 +240,11 @@ class Step:
 
     def _compute_piece(self, piece: Shard, gradients: Sequence[Tensor]) -> tuple[float, float]:
         """Write the gradients of some images; their loss, and how many were told right."""
-        outputs, saved = self.chain.forward(channels_last(piece.images))
+        outputs, saved = self.executor.forward(channels_last(piece.images))
         logits = outputs.to(self.state.dtype)
         truth = piece.labels, piece.weights, piece.partners
         loss, grad, right = compute_loss(self.loss, self._joined, logits, *truth)
-        self.chain.backward(saved, grad, gradients)
+        self.executor.backward(saved, grad, gradients)
         return loss.item(), 0.0 if right is None else right.item()
 
     def _piece_gradients(self) -> Sequence[Tensor]:

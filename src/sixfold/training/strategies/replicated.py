@@ -69,7 +69,7 @@ def move_state(
 class ReplicatedModel:
     """A network that every rank has whole; rank 0 saves for all, evaluations are shared.
 
-    `replica` is the network on the device that computes, if that is not the host.
+    `device_model` is the network on the device that computes, if that is not the host.
     """
 
     together = False
@@ -81,9 +81,9 @@ class ReplicatedModel:
         optimizer: Optimizer,
         make_batch: BatchMaker,
         loss: Plain,
-        replica: DeviceModel | None = None,
+        device_model: DeviceModel | None = None,
     ) -> None:
-        self.replica = replica
+        self.device_model = device_model
         self._world, self._state, self._optimizer = comm, state, optimizer
         self._make_batch, self._loss = make_batch, loss
 
@@ -96,9 +96,9 @@ class ReplicatedModel:
         """Classify a part, its chunks shared out over the ranks."""
         with averaged(self._state, self._optimizer):
             model = self.model
-            if self.replica is not None:
-                self.replica.refresh()
-                model = self.replica.model
+            if self.device_model is not None:
+                self.device_model.refresh()
+                model = self.device_model.model
             return evaluate(self._world, model, part, self._make_batch, self._loss)
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:

@@ -78,14 +78,14 @@ class Strategy(Protocol):
         """What is trained."""
         ...
 
-    def supply(self, first: int) -> Iterator[Shard]:
+    def shards(self, first: int) -> Iterator[Shard]:
         """The shards that this rank will compute from step `first` on, in order."""
         ...
 
-    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+    def train_step(self, number: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         """Make the step `number`, from 0; its loss, accuracy and samples on this rank.
 
-        `supply` yields this rank's shards; no more are taken than belong to the step. A
+        `shards` yields this rank's shards; no more are taken than belong to the step. A
         `NonFiniteLossError` if the loss is infinite or NaN (the weights are left as they were), a
         `PeerLostError` if a rank is gone.
         """

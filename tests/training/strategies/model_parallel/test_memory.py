@@ -56,8 +56,8 @@ def train_limited(config: TrainConfig, room_mib: int | None, comm: Any) -> dict[
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = status("VmHWM")
     strategy = build_strategy(comm, config, datasets.open_data(config.data))
-    supply = strategy.supply(0)
-    losses = [strategy.advance(number, supply, 0.01).loss for number in range(2)]
+    shards = strategy.shards(0)
+    losses = [strategy.train_step(number, shards, 0.01).loss for number in range(2)]
     return {"loss": losses[-1], "peak": status("VmHWM") - before}
 
 

@@ -185,7 +185,7 @@ def test_traffic_of_the_slide_network_is_what_the_page_says(
         data = datasets.open_data(datasets.resolve(config.data))
         strategy = build_strategy(comm, config, data)
         before = comm.traffic.bytes_sent
-        strategy.advance(0, strategy.supply(0), 0.01)
+        strategy.train_step(0, strategy.shards(0), 0.01)
         return comm.traffic.bytes_sent - before
 
     with InlineEngine() as engine:

@@ -42,7 +42,6 @@ class TimedStep:
 
     @property
     def wall_s(self) -> float:
-        """All of it."""
         return self.cost.wall_s + self.update_s
 
 

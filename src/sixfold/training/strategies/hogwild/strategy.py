@@ -169,7 +169,7 @@ class Hogwild:
         self._made = 0  # rounds
         self._total = step.new_payload()
 
-    def supply(self, first: int) -> Iterator[Shard]:
+    def shards(self, first: int) -> Iterator[Shard]:
         """The shards of this rank's mini-batches."""
         self._made = first
         plan, epoch, order = self.plan, -1, np.empty(0, np.int64)
@@ -183,7 +183,7 @@ class Hogwild:
             for index in range(plan.count(step)):
                 yield plan.shard(step, index, order)
 
-    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+    def train_step(self, number: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         """Make one mini-batch, and update the shared weights; loss and accuracy are this rank's."""
         self._made = number + 1
         if not self._apart:
@@ -194,13 +194,13 @@ class Hogwild:
         totals = StepTotals(gradient=self._total, loss=0.0, accuracy=0.0, samples=0)
         self.update_s = 0.0
         if step is not None:
-            totals = self._make(step, supply, lr)
+            totals = self._make(step, shards, lr)
         if self.is_sync_point(number + 1):
             self._meet()
         images = sum(self._rounds.images(number, rank) for rank in range(self.comm.size))
         return dataclasses.replace(totals, samples=images)
 
-    def _make(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+    def _make(self, number: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         state, shared, count = self.step.state, self._commons, self.plan.count(number)
 
         def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
@@ -209,7 +209,7 @@ class Hogwild:
         # Forward passes change buffers in place, so each rank works on a copy.
         state.buffers.copy_(shared.buffers)
         before, counters = state.buffers.clone(), state.counters()
-        partials = self.step.partials(number, islice(supply, count), total_sum)
+        partials = self.step.partials(number, islice(shards, count), total_sum)
         total_sum(partials, self._total.numpy())
         self.step.release()
         totals = self.step.finish(self._total)
@@ -243,7 +243,7 @@ class Hogwild:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
-            "left_to_autograd": self.step.chain.autograd_fallback(),
+            "left_to_autograd": self.step.executor.autograd_fallback(),
             "groups": self._groups,
             "merge_every": self._merge_every,
             "steps": self._rounds.steps_in(self._made),

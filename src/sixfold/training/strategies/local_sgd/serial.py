@@ -20,16 +20,16 @@ from sixfold.training.strategies.sync.strategy import Sync
 
 
 def local_step(
-    trainer: Sync, plan: LocalPlan, number: int, supply: Iterator[Shard], lr: float
+    trainer: Sync, plan: LocalPlan, number: int, shards: Iterator[Shard], lr: float
 ) -> StepTotals | None:
     """A worker's step on images of its own; None if it has none.
 
-    `trainer` is synchronous training with one rank; `supply` yields the step's shards.
+    `trainer` is synchronous training with one rank; `shards` yields the step's shards.
     """
     if not plan.count(number):
         return None
     trainer.plan, trainer.step.draw.seed = plan, plan.seed
-    return trainer.advance(number, supply, lr)
+    return trainer.train_step(number, shards, lr)
 
 
 class SerialRun:
@@ -59,9 +59,9 @@ class SerialRun:
         begin = before = serial.vector[:weights].double()
         try:
             for plan in self._plans:
-                supply = plan.between(first, first + len(rates))
+                shards = plan.between(first, first + len(rates))
                 for number, lr in enumerate(rates, start=first):
-                    local_step(self._trainer, plan, number, supply, lr)
+                    local_step(self._trainer, plan, number, shards, lr)
                     self._world.keep_alive()
                 after = self._body.state.parameters.double()
                 blocks.append(merger.movements(before, after - before))

@@ -98,7 +98,7 @@ class LocalSgd:
         self._last: StepTotals | None = None
         self._final: Facts = {}
 
-    def supply(self, first: int) -> Iterator[Shard]:
+    def shards(self, first: int) -> Iterator[Shard]:
         """This rank's shards: its run of every step's, then those of its own images."""
         self._rates = []
         if self.comm.rank == 0 and self._log_path is not None:
@@ -111,11 +111,11 @@ class LocalSgd:
             own.between(max(first, self._first_local), self.budget.total_steps),
         )
 
-    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+    def train_step(self, number: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         """A synchronous step, or a step of this worker alone; at the end of a round the merge."""
         if number < self._first_local:
             self._together.step.draw.seed = self._plan.seed
-            totals = self._together.advance(number, supply, lr)
+            totals = self._together.train_step(number, shards, lr)
             self.update_s, self.network.held_at = self._together.update_s, number + 1
             return totals
         if self.comm.should_renew():  # a round has no exchange that would tell
@@ -123,7 +123,7 @@ class LocalSgd:
         if not self._rates:
             self._begin_round()
         own = self._plans[self.comm.rank]
-        found = local_step(self._trainer, own, number, supply, lr)
+        found = local_step(self._trainer, own, number, shards, lr)
         self.comm.keep_alive()
         self.update_s = self._trainer.update_s if found else 0.0
         self._last = found or self._last
@@ -152,7 +152,7 @@ class LocalSgd:
         return {
             "logical_shards": self._plans[0].count(0),
             "micro_batch": self.step.micro_batch.images,
-            "left_to_autograd": self.step.chain.autograd_fallback(),
+            "left_to_autograd": self.step.executor.autograd_fallback(),
             "merge": self.config.aggregation,
             "merges": self._merges(self.budget.total_steps),
             **self._final,

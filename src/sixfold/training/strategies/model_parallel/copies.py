@@ -114,7 +114,6 @@ class PartCopies:
         self._mirrored_view = self._world.view
 
     def hand_over(self, source: int) -> bool:
-        """See `MovableNetwork.hand_over`."""
         comm, group, own, mirror = self._world, self._group, self.own, self.mirror
         ready, self._ready = self._ready, None
         held = [own.version, -1 if mirror is None else mirror.version]

@@ -49,7 +49,6 @@ class OtherRows:
         self._group, self._batch_sum = group, batch_sum
 
     def statistics(self, rows: int, mean: Array, squares: Array) -> tuple[int, Array, Array]:
-        """See `sixfold.training.native.norm.StatisticsReduction`."""
         found = np.concatenate([[float(rows)], mean, squares])
         held = [found] if self._group is None else all_gather(self._group, found)
         counts = np.array([part[0] for part in held])[:, None]
@@ -65,7 +64,6 @@ class OtherRows:
         return max(int(whole[-1]), 1), mean, self._batch_sum(torch.from_numpy(own)).numpy()
 
     def sums(self, values: Array) -> Array:
-        """See `sixfold.training.native.norm.StatisticsReduction`."""
         if self._group is not None:
             values = np.stack(all_gather(self._group, values)).sum(0)
         if self._batch_sum is None:

@@ -105,15 +105,15 @@ class ModelParallel:
         self._copies, self._total = copies, copies.own.total
         self._sums = gradient_sums(step, self._total)
 
-    def supply(self, first: int) -> Iterator[Shard]:
+    def shards(self, first: int) -> Iterator[Shard]:
         """The shards of this rank's group: of their images, what this rank needs."""
         return self.plan.own_shards(self.replicas, first)
 
-    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+    def train_step(self, number: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the group's shards together, add up, update the own weights."""
         step = self.step
         self._copies.fill_mirrors()
-        self._shards.add_up(number, self.plan.count(number), supply, self._total)
+        self._shards.add_up(number, self.plan.count(number), shards, self._total)
         for rank_sum, views in self._sums:
             total = rank_sum(torch.cat([view.reshape(-1) for view in views]))
             sums = torch.split(total, [view.numel() for view in views])

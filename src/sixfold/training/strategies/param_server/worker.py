@@ -218,10 +218,10 @@ class Worker:
     def _steps(self, lease: Lease, attempt: int, counts: list[int]) -> Iterator[None]:
         """Make steps until every server has applied the last; `counts` is kept up to date."""
         steps = range(lease.first + min(counts), lease.first + lease.steps)
-        with datasets.prefetch(self._shards(steps), depth=self._plan.data.ahead) as supply:
+        with datasets.prefetch(self._shards(steps), depth=self._plan.data.ahead) as stream:
             for number in steps:
                 began = time.perf_counter()
-                shards = list(itertools.islice(supply, self._plan.count(number)))
+                shards = list(itertools.islice(stream, self._plan.count(number)))
                 self._times.data_s += time.perf_counter() - began
                 line: dict[str, Any] = {}
                 while min(counts) <= number - lease.first:

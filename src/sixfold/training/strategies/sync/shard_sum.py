@@ -29,18 +29,18 @@ class ShardSum:
         self._world, self._step, self._audit = comm, step, audit
         self._reduce = tree_all_reduce if exact else rank_all_reduce
 
-    def add_up(self, number: int, count: int, supply: Iterator[Shard], out: Tensor) -> None:
+    def add_up(self, number: int, count: int, shards: Iterator[Shard], out: Tensor) -> None:
         """Write the payload of the whole step.
 
         Args:
             number: of the step, from 0.
             count: L, its number of logical shards.
-            supply: yields this rank's shards; no more are taken than belong to the step.
+            shards: yields this rank's shards; no more are taken than belong to the step.
             out: (payload,), overwritten; the same on every rank afterwards.
         """
         comm, step = self._world, self._step
         if comm.size == count == 1 and self._audit is None and step.lockstep is None:
-            step.shard_payload(number, next(supply), out)  # which is the sum
+            step.shard_payload(number, next(shards), out)  # which is the sum
             return
         own = owned_shards(count, comm.size, comm.rank)
 
@@ -58,7 +58,7 @@ class ShardSum:
                 audited[shard] = digest(payload)
 
         try:
-            partials = step.partials(number, islice(supply, len(own)), total_sum, note)
+            partials = step.partials(number, islice(shards, len(own)), total_sum, note)
             if drawn and self._audit is not None:
                 self._audit.compare(number, drawn, audited)
             self._reduce(comm, partials, count, out=out.numpy())

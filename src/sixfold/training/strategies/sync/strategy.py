@@ -82,15 +82,15 @@ class Sync:
         self.update_s = 0.0
         self._total = step.new_payload()
 
-    def supply(self, first: int) -> Iterator[Shard]:
+    def shards(self, first: int) -> Iterator[Shard]:
         """This rank's run of every step's shards."""
         return self.plan.own_shards(self.comm, first)
 
-    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+    def train_step(self, number: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the own shards, add up everybody's, update."""
         step = self.step
         step.wish = self.comm.should_renew()
-        self._shards.add_up(number, self.plan.count(number), supply, self._total)
+        self._shards.add_up(number, self.plan.count(number), shards, self._total)
         totals = step.finish(self._total)
         if not math.isfinite(totals.loss):
             raise diverged(number, totals.loss)
@@ -112,8 +112,8 @@ class Sync:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
-            "left_to_autograd": self.step.chain.autograd_fallback(),
-            **({} if self.network.replica is None else self.network.replica.figures()),
+            "left_to_autograd": self.step.executor.autograd_fallback(),
+            **({} if self.network.device_model is None else self.network.device_model.figures()),
             **({} if self._audit is None else {"audited_shards": self._audit.shards}),
         }
 
@@ -139,7 +139,7 @@ def tell_whole(comm: Communicator, step: Step, config: TrainConfig) -> None:
     """Say so, once, if shards are computed in a slower way than the user may have counted on."""
     texts = [note(step.micro_batch, config)]
     texts += [
-        f"left to autograd, which is slower: {part}" for part in step.chain.autograd_fallback()
+        f"left to autograd, which is slower: {part}" for part in step.executor.autograd_fallback()
     ]
     if comm.rank == 0:
         for text in filter(None, texts):
@@ -153,15 +153,15 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     device = rank_device(config.compute.device, comm.rank)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
     step = open_step(model, config, data.shape, build_loss(config.loss, data))
-    replica = None
+    device_model = None
     if device is not None:
         pictures = DevicePreprocessing(plan.make_batch, plan.augment.pad, device)
-        replica = DeviceModel(step, device, pictures, compute_dtype_of(training.precision))
-        step.backend = replica
+        device_model = DeviceModel(step, device, pictures, compute_dtype_of(training.precision))
+        step.backend = device_model
     optimizer = whole_optimizer(config.optimizer, step.state)
     optimizer = begin(config.initialization, step.state, optimizer)
     network = ReplicatedModel(
-        comm, step.state, optimizer, plan.make_batch, step.loss.plain, replica
+        comm, step.state, optimizer, plan.make_batch, step.loss.plain, device_model
     )
     strategy, audit = config.strategy, None
     if strategy.audit and strategy.strategy == "sync":
