@@ -1,4 +1,4 @@
-"""A network without its dead maps gives the same scores, in float64."""
+"""A network without its dead channels gives the same scores, in float64."""
 
 from collections.abc import Callable
 

@@ -21,7 +21,7 @@ def summary(found: dict[str, Any]) -> list[str]:
     dense, chosen = 1e3 * found["dense_s"], 1e3 * found["chosen_s"]
     return [
         *lines,
-        f"dead maps removed           {found['dead_maps']}",
+        f"dead channels removed       {found['dead_maps']}",
         f"whole network               {dense:.2f} ms dense, {chosen:.2f} ms as chosen "
         f"({dense / chosen:.2f} times), batch {found['batch']}",
         f"use it with                 sixfold predict ... --sparse {found['file']}",

@@ -1,4 +1,4 @@
-"""Removal of dead maps: channels that no longer carry anything make a smaller, dense network.
+"""Removal of dead channels, which carry nothing any more: a smaller, dense network is left.
 
 A layer's output map j is dead if all its weights are zero, so that it is a constant, or if the
 next layer uses it nowhere. The layers in between must treat maps one by one (ReLU, pooling,
@@ -79,7 +79,7 @@ def _shrink(
     between: list[nn.Module],
     second: nn.Module,
 ) -> int:
-    """Remove the dead maps between two layers; how many there were."""
+    """Remove the dead channels between two layers; how many there were."""
     assert isinstance(first, _LAYERS), "see _pairs"
     assert isinstance(second, _LAYERS), "see _pairs"
     if any(isinstance(layer, nn.Conv2d) and layer.groups != 1 for layer in (first, second)):

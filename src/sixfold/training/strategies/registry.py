@@ -33,7 +33,7 @@ STRATEGIES: dict[str, StrategySpec] = {
 
 LEGEND = (
     "Bytes are those that one rank sends. P: size of all weights and float buffers; n: ranks; "
-    "docs/strategies.md has a page on each."
+    "docs/strategies.md has a section on each."
 )
 
 
