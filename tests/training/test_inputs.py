@@ -177,3 +177,16 @@ def test_imports_are_followed_without_running_them(tmp_path: Path) -> None:
         found = project_files("nets.main:net").early
     names = {file.stem for file in found}
     assert names == {"__init__", "main", "parts", "deep", "late"}
+
+
+def test_a_variable_that_the_network_reads_belongs_to_the_run(
+    project: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = "import os\nGAIN, HOME = os.environ.get('MY_GAIN', '1'), os.getenv('HOME')\n"
+    (project / "blocks" / "head.py").write_text(read + HEAD)
+    first = train(settings(configure))
+    monkeypatch.setenv("HOME", str(project))
+    assert train(settings(configure))["wall_s"] == first["wall_s"]
+    monkeypatch.setenv("MY_GAIN", "2")
+    with pytest.raises(UserError, match=r"the environment: \$MY_GAIN has changed since"):
+        train(settings(configure))

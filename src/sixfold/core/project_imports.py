@@ -124,6 +124,35 @@ def _imports_by_name(tree: ast.AST) -> bool:
     return bool(names & {"import_module", "__import__", "run_path"})
 
 
+def variables_read(file: Path) -> set[str]:
+    """Variables of the environment that a source file reads by their names.
+
+    `os.environ["WIDTH"]`, `os.environ.get("WIDTH")`, `os.getenv("WIDTH")`, `"WIDTH" in os.environ`.
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            found += [node.slice] if _last_name(node.value) == "environ" else []
+        elif isinstance(node, ast.Compare) and _last_name(node.comparators[0]) == "environ":
+            found.append(node.left)
+        elif isinstance(node, ast.Call) and node.args:
+            inner = node.func.value if isinstance(node.func, ast.Attribute) else None
+            asked = _last_name(node.func)
+            if asked == "getenv" or (asked == "get" and _last_name(inner) == "environ"):
+                found.append(node.args[0])
+    return {
+        one.value for one in found if isinstance(one, ast.Constant) and isinstance(one.value, str)
+    }
+
+
+def _last_name(node: ast.AST | None) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
 def _beginnings(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         first: ast.AST | None = None

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import file_sha256, write_json
 from sixfold.core.life_cycle import RECORD
+from sixfold.core.project_imports import variables_read
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.models.config import ModelConfig
@@ -34,6 +37,15 @@ from sixfold.training.model_card import ModelCard, edited, weights_file
 
 _COPIED = ("--tuning",)
 """Options whose file a run keeps a copy of, which it uses when it is resumed."""
+
+
+_OF_THE_HOST = frozenset(
+    {"HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "PATH", "PYTHONPATH", "SHELL", "TERM", "DISPLAY"}
+    | {"TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "DEBUG", "LOGLEVEL"}
+    | {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RANK", "LOCAL_RANK"}
+    | {"WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_PROCID"}
+)
+"""Variables that say where a network is built, not what it is: they tell no runs apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +115,7 @@ class Inputs:
     def _named(self, option: str) -> str:
         """An option for people: the user's other code (a loss, say) is no network."""
         first = f"--model {self.models[0].model}" if self.models else option
-        return option if option == first else option.removeprefix("--model ")
+        return option if option.startswith(first) else option.removeprefix("--model ")
 
     def changed(self, record: Mapping[str, Any], *, growing: bool) -> list[str]:
         """What is no longer as a run's record says, one line each; `growing`: more may enter it."""
@@ -173,6 +185,12 @@ def _network_files(
         files = project_files(model.model, model.model_args)
         for path in (*files.early, *files.late):
             found[str(path)] = {"option": f"--model {model.model}", "sha256": file_sha256(path)}
+            for name in variables_read(path) - _OF_THE_HOST if path.suffix == ".py" else ():
+                value = os.environ.get(name, "").encode("utf-8", "surrogateescape")
+                found[f"${name}"] = {
+                    "option": f"--model {model.model}, the environment",
+                    "sha256": hashlib.sha256(value).hexdigest(),
+                }
         late |= {str(path) for path in files.late}
     return found, frozenset(late)
 
