@@ -17,8 +17,9 @@ from sixfold.perf.plan.candidates import Candidate, candidates, cases
 from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.links import all_reduce_phases
 from sixfold.perf.plan.model import Model
+from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.ranking import best, explain
-from sixfold.perf.plan.samples import Spread
+from sixfold.perf.plan.samples import Spread, spread_of
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 from sixfold.training.strategies.spec import BIT_FOR_BIT
 
@@ -160,3 +161,29 @@ def test_the_slowest_of_many_is_slower() -> None:
     assert np.all(np.diff(found) > 0)
     draws = np.random.default_rng(0).uniform(0.9, 1.1, (20_000, 16)).max(axis=1)
     assert found[2] == pytest.approx(np.median(draws), rel=2e-3)
+
+
+def test_slow_moments_that_last_even_out_less() -> None:
+    random = np.random.default_rng(0)
+    alone = [list(1 + 0.1 * random.random(50)) for _ in range(20)]
+    lasting = [list(np.repeat(1 + 0.1 * random.random(5), 10)) for _ in range(20)]
+    assert spread_of(alone).evening > 0.4
+    assert spread_of(lasting).evening < 0.15
+    assert spread_of([[1.0] * 20]).evening == 0.5
+
+
+def test_ranks_that_meet_often_wait_more_and_those_that_meet_rarely_less(
+    model_for: Maker,
+) -> None:
+    def waiting(candidate: Candidate, evening: float) -> float:
+        made = model_for()
+        spread = Spread(quantiles=(0.9, 1.0, 1.1), evening=evening)
+        network = dataclasses.replace(made.profile.network, spread=spread)
+        profile = Profile(network=network)
+        return dataclasses.replace(made, profile=profile).predict(candidate).waiting_s
+
+    sync, rarely = Candidate(strategy="sync", workers=2), Candidate(strategy="local_sgd", workers=2)
+    assert waiting(sync, 0.5) == waiting(sync, 0.0) > 0
+    assert waiting(rarely, 0.5) < waiting(rarely, 0.25) < waiting(rarely, 0.0)
+    divided = Candidate(strategy="model_parallel", workers=2, grid=Grid(mesh=Mesh(rows=2)))
+    assert waiting(divided, 0.5) > waiting(divided, 0.25) > waiting(divided, 0.0)

@@ -30,7 +30,7 @@ def test_the_page_is_complete_and_marks_what_is_extrapolated(
     model, cluster = model_for(), parse_cluster("workers=64,per_host=8")
     predictions = [model.predict(Candidate(strategy="sync", workers=n)) for n in (1, 2)]
     points = simulate(model, cluster)
-    ways = report.table(predictions, model.work, images=1000)
+    ways = report.table(predictions, model.work)
     text = report.render(
         title="net & <b>",
         subtitle="here",
@@ -54,10 +54,11 @@ def test_the_table_adds_up_to_its_run(model_for: Callable[..., Model]) -> None:
     slow = dataclasses.replace(
         found, mean_s=2 * found.batch_s, total_s=startup_s + 2 * found.batch_s * model.work.steps
     )
-    (row,) = report.table([slow], model.work, images=1000).rows
-    cells = dict(zip(report.COLUMNS, row, strict=True))
+    table = report.table([slow], model.work)
+    cells = dict(zip(table.head, table.rows[0], strict=True))
     assert cells["batch"] == duration(slow.mean_s)
     assert cells["images/s"] == plain(round(model.work.batch_size / slow.mean_s))
+    assert cells["core hours"] == f"{2 * slow.total_s / 3600:.3g}"
     assert cells["run"] == duration(startup_s + slow.mean_s * model.work.steps)
     assert f"{1000 * slow.mean_s:.3g} ms a batch on average" in explain([slow], model.work)[0]
     ((_, parts, _),) = report._bars([slow]).drawn()

@@ -24,15 +24,14 @@ class Price:
         return self.cores(prediction) * seconds / 3600
 
     @property
-    def head(self) -> tuple[str, ...]:
-        """The heading of a table's column, if there is a price."""
-        return ("cost",) if self.of_core_hour else ()
+    def head(self) -> str:
+        """The heading of a table's column."""
+        return "cost" if self.of_core_hour else "core hours"
 
-    def cells(self, core_hours: float) -> tuple[str, ...]:
-        """The column's cell."""
-        cost = core_hours * self.of_core_hour
-        text = f"{cost:.3g}" if math.isfinite(cost) else "never"
-        return (text,) if self.of_core_hour else ()
+    def cell(self, core_hours: float) -> str:
+        """What the column has."""
+        cost = core_hours * (self.of_core_hour or 1.0)
+        return f"{cost:.3g}" if math.isfinite(cost) else "never"
 
     def of_run(self, prediction: Prediction) -> dict[str, Any]:
         """Core hours of a whole run, and its cost, for `plan.json`."""

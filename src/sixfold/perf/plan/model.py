@@ -4,8 +4,11 @@ With L logical shards of s samples, n ranks, T ranks a group and b = n / T group
 
     own      = rank(group, s, ceil(L / b), ranks of a host)       rehearsed, interpolated
     crowding = max(1, ranks of a host / cores of a host)
-    slowest  = quantile 0.5^(1/n) of a step's spread
+    slowest  = 1 + (quantile 0.5^(1/n) of a step's spread - 1) x meetings^evening
     batch    = own x crowding x slowest + exchanges
+
+Ranks of sync meet once a step, those of local_sgd once in H steps, those of a group at each
+exchange; means of k steps differ by k^-evening of what steps do (1/2 if they are independent).
 
 sync and model_parallel add the all-reduce of gradients, groups their halos and channels as
 rehearsed. local_sgd has shards of its own B / n images and 1/H of a merge. hogwild makes n batches
@@ -39,8 +42,9 @@ class Parts(NamedTuple):
     sent_bytes: float
     among: int
     """Ranks whose slowest everybody waits for."""
-    rounds: float = 1.0
-    """Steps between two times of waiting: their spreads even out."""
+    meetings: float = 1.0
+    """Times of waiting a step. Where there is less than one, spreads even out between two; where
+    there are many, each waits for the slowest at that time, who is not always the same."""
     batches: float = 1.0
     """Batches that are made in that time."""
     idle: int = 0
@@ -95,7 +99,7 @@ class Model:
         own = self._own(mesh, shard, own_shards, n)
         rehearsed, per_shard, per_step = self.profile.mesh_exchanges(mesh)
         links, crowd = self._links(n), self._crowding(n)
-        exchange_s = sent = 0.0
+        exchange_s = sent = meetings = 0.0
         for counter, scale, times in (
             (per_shard, shard / rehearsed, own_shards),
             (per_step, 1.0, 1),
@@ -107,6 +111,7 @@ class Model:
                 peers = max(len(out), len(into))
                 took = float(links.exchange_s(peers, largest)) * crowd
                 exchange_s += took * repeats * times
+                meetings += repeats * times
                 sent += scale * sum(out) * repeats * times
         payload = self.profile.payload_bytes(mesh)
         gradient_s, gradient_bytes = self._all_reduce(payload, count, groups, n)
@@ -119,6 +124,7 @@ class Model:
             exchange_s + gradient_s,
             sent + gradient_bytes,
             n,
+            meetings=max(meetings, 1.0),
             idle=(groups - active) * candidate.grid.mesh.size,
         )
 
@@ -138,7 +144,7 @@ class Model:
                     exchange_s += float(links.exchange_s(n - 1, each, follows=number > 0))
                     sent += each * (n - 1)
             exchange_s *= self._crowding(n)
-        return Parts(own + merge_s / every, exchange_s / every, sent / every, n, rounds=every)
+        return Parts(own + merge_s / every, exchange_s / every, sent / every, n, meetings=1 / every)
 
     def _hogwild(self, candidate: Candidate) -> Parts:
         n, (count, shard) = candidate.workers, self.shards(self.work.batch_size)
@@ -148,7 +154,7 @@ class Model:
             own += max(network.shared_update_s - network.update_s, 0.0) * crowd
         exchange_s, sent = self._host_merge()
         every = self.work.merge_every
-        return Parts(own, exchange_s / every, sent / every, 1, rounds=every, batches=n)
+        return Parts(own, exchange_s / every, sent / every, 1, meetings=1 / every, batches=n)
 
     def _param_server(self, candidate: Candidate) -> Parts:
         n, (count, shard) = candidate.workers, self.shards(self.work.batch_size)
@@ -169,7 +175,7 @@ class Model:
         batch_s = max((own + round_s) / busy, answer_s)
         limit = "the servers" if answer_s >= batch_s else ""
         exchange_s = batch_s - own / busy
-        return Parts(own / busy, exchange_s, sent, 1, rounds=8, limit=limit)
+        return Parts(own / busy, exchange_s, sent, 1, meetings=1 / 8, limit=limit)
 
     def _host_merge(self) -> tuple[float, float]:
         """Seconds and bytes of hogwild's merge, in which the hosts' first ranks take part."""
@@ -231,10 +237,12 @@ class Model:
     def _finish(self, candidate: Candidate, parts: Parts) -> Prediction:
         machine, work = self.calibration.machine, self.work
         n, spread = candidate.workers, self.profile.network.spread
-        even = 1.0 / math.sqrt(parts.rounds)
+        often: float = parts.meetings**spread.evening
+        middle = float(spread.slowest(parts.among))
 
         def slowest(chance: float) -> float:
-            return 1.0 + (float(spread.slowest(parts.among, chance)) - 1.0) * even
+            around = float(spread.slowest(parts.among, chance)) - middle
+            return 1.0 + (middle - 1.0) * often + around * min(often, 1.0)
 
         def batch(chance: float) -> float:
             return (parts.own_s * slowest(chance) + parts.exchange_s) / parts.batches

@@ -11,14 +11,12 @@ from sixfold.perf.plan.to_target import TargetPlan, target_section, target_sente
 
 COLUMNS = (
     "way",
-    "result, beside serial",
+    "result",
     "workers",
     "batch",
     "9 of 10",
     "images/s",
-    "epoch",
     "run",
-    "core hours",
     "memory/rank",
     "sent/batch",
     "limited by",
@@ -28,8 +26,7 @@ _PARTS = {"own work": "compute", "waiting for the slowest": "waiting", "exchange
 """Parts of a batch, and their colours."""
 
 
-def _row(found: Prediction, work: Workload, images: int, price: Price) -> tuple[str, ...]:
-    core_hours = price.core_hours(found, found.total_s)
+def _row(found: Prediction, work: Workload, price: Price) -> tuple[str, ...]:
     return (
         found.candidate.name,
         equality(found),
@@ -38,10 +35,8 @@ def _row(found: Prediction, work: Workload, images: int, price: Price) -> tuple[
         duration(found.mean_s),
         f"{duration(found.low_s)} to {duration(found.high_s)}",
         plain(round(work.batch_size / found.mean_s)),
-        duration(found.mean_s * -(-images // work.batch_size)),
         duration(found.total_s),
-        f"{core_hours:.3g}",
-        *price.cells(core_hours),
+        price.cell(price.core_hours(found, found.total_s)),
         size(found.memory_bytes),
         size(found.sent_bytes),
         limit(found),
@@ -65,16 +60,14 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.0f} B"
 
 
-def table(
-    predictions: Sequence[Prediction], work: Workload, images: int, price: Price = FREE
-) -> Table:
-    """All ways for page and terminal, the best first; an epoch has so many images."""
+def table(predictions: Sequence[Prediction], work: Workload, price: Price = FREE) -> Table:
+    """All ways for page and terminal, the best first."""
     found = ranked(predictions)
-    behind = COLUMNS.index("core hours") + 1
-    head = (*COLUMNS[:behind], *price.head, *COLUMNS[behind:])
+    behind = COLUMNS.index("run") + 1
+    head = (*COLUMNS[:behind], price.head, *COLUMNS[behind:])
     return Table(
         head=head,
-        rows=[_row(way, work, images, price) for way in found],
+        rows=[_row(way, work, price) for way in found],
         texts=(0, 1, len(head) - 1),
         row_css=["" if way.fits else "out" for way in found],
     )
@@ -122,8 +115,8 @@ def render(
         Section(title="Time of a batch", blocks=[_bars(predictions)] if predictions else []),
         Section(
             title="All ways",
-            lead="Batch, images per second, epoch and run are means; a run is its start and so "
-            "many mean batches.",
+            lead="The result is beside serial training's. Batch, images per second and run are "
+            "means; a run is its start and so many mean batches.",
             blocks=[ways],
         ),
         *([target_section(to_target)] if to_target else []),

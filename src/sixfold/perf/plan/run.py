@@ -169,7 +169,7 @@ def plan(
         left_out = [f"left out, because they were not rehearsed: {unknown}"]
     made = Plan(
         predictions=predictions,
-        ways=report.table(predictions, model.work, images, _price(config)),
+        ways=report.table(predictions, model.work, _price(config)),
         sentences=explain(predictions, model.work),
         work=model.work,
         price=_price(config),

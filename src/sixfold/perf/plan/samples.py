@@ -1,5 +1,6 @@
 """Repeated timings of one thing: their middle, their spread, and the slowest of many."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+FEWEST = 8
+"""Timings in a row from which can be told whether slow ones come together."""
 LEVELS = 33
 """Quantiles that are kept of a spread: enough for the slowest of a few dozen."""
 
@@ -18,6 +21,9 @@ class Spread:
 
     # at evenly spaced levels from 0 to 1, as ratios to the median
     quantiles: tuple[float, ...] = (1.0, 1.0)
+    # Means of k steps differ by k^-evening of what steps do: 1/2 if steps have nothing to do with
+    # each other, less where slow moments last.
+    evening: float = 0.5
 
     def slowest(self, ranks: ArrayLike, chance: float = 0.5) -> Floats:
         """The ratio below which, with this chance, the slowest of so many ranks stays.
@@ -59,7 +65,21 @@ def spread_of(groups: Sequence[Sequence[float]]) -> Spread:
     if not ratios:
         return EVEN
     found = np.quantile(np.concatenate(ratios), np.linspace(0, 1, LEVELS))
-    return Spread(quantiles=tuple(float(round(value, 5)) for value in found))
+    quantiles = tuple(float(round(value, 5)) for value in found)
+    return Spread(quantiles=quantiles, evening=_evening(ratios))
+
+
+def _evening(groups: Sequence[Floats]) -> float:
+    """From how much less pairs of neighbours differ than single timings, over all groups."""
+    single = pairs = 0.0
+    for values in groups:
+        if len(values) >= FEWEST:
+            neighbours = (values[:-1] + values[1:]) / 2
+            single += float(np.var(values))
+            pairs += float(np.var(neighbours))
+    if not single > 0 or not pairs > 0:
+        return 0.5
+    return round(min(max(0.5 * math.log2(single / pairs), 0.0), 0.5), 4)
 
 
 def interpolate(x: float, known: Sequence[tuple[float, float]]) -> float:

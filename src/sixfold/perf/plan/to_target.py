@@ -179,7 +179,7 @@ def _reach(
 def target_table(plan: TargetPlan) -> Table:
     """For page and terminal."""
     head = ["way", "workers", "batch size", f"epochs to {plan.name}", "9 of 10", "time", "9 of 10"]
-    head += ["core hours", *plan.price.head, "epochs are"]
+    head += [plan.price.head, "epochs are"]
     return Table(
         head=tuple(head),
         rows=[
@@ -191,8 +191,7 @@ def target_table(plan: TargetPlan) -> Table:
                 f"{_number(reach.need.low)} to {_number(reach.need.high)}",
                 _time(reach.total_s),
                 f"{_time(reach.low_s)} to {_time(reach.high_s)}",
-                _number(reach.core_hours),
-                *plan.price.cells(reach.core_hours),
+                plan.price.cell(reach.core_hours),
                 reach.need.how,
             )
             for reach in plan.found
