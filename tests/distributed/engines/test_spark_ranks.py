@@ -46,6 +46,7 @@ class Cluster:
         self.allocates = False
         self.groups: dict[int, str] = {}  # thread -> group of its job
         self.cancelled: set[str] = set()
+        self.ending = "[SPARK_JOB_CANCELLED] cancelled"  # what Spark says of them
 
     # What ranks ask of a session.
 
@@ -67,7 +68,7 @@ class Cluster:
 
         def go_on() -> None:
             if group in self.cancelled:
-                raise RuntimeError("[SPARK_JOB_CANCELLED] cancelled")
+                raise RuntimeError(self.ending)
 
         for _copy in range(self.copies):
             while not self.free.acquire(timeout=0.01):
@@ -219,16 +220,18 @@ def test_a_group_that_may_not_change_starts_again_as_a_whole() -> None:
     assert sorted(attempts) == [0, 0, 1, 1]
 
 
-def test_a_cancelled_job_ends_the_run_in_one_line() -> None:
+@pytest.mark.parametrize("ending", ["SPARK_JOB_CANCELLED", "NO_ACTIVE_SESSION"])
+def test_a_cancelled_job_and_a_closed_session_end_the_run_in_one_line(ending: str) -> None:
     cluster = Cluster(1)
+    cluster.ending = f"[{ending}] it has ended"
 
     def at(_: Communicator, step: int) -> None:
         if step == 2:
             cluster.cancelled.update(cluster.groups.values())  # by somebody else
         time.sleep(0.02)
 
-    with pytest.raises(RunError, match=r"^Spark could not run the ranks: .*cancelled$"):
-        run(cluster, Counter(at), 2)
+    with pytest.raises(RunError, match=r"^Spark could not run the ranks: .*it has ended$"):
+        run(cluster, Counter(at), 2, max_restarts=3)
 
 
 def test_too_few_slots_for_the_least_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,3 +119,9 @@ def explain_loss(error: BaseException) -> str:
 def is_cancelled(error: BaseException) -> bool:
     """Whether a job ended because somebody has cancelled it."""
     return any(word in str(error) for word in ("SPARK_JOB_CANCELLED", "OPERATION_CANCELED"))
+
+
+def is_in_vain(error: BaseException) -> bool:
+    """Whether jobs are not to be submitted again: one was cancelled, or the session is closed."""
+    closed = ("NO_ACTIVE_SESSION", "SESSION_CLOSED", "SESSION_NOT_FOUND")
+    return is_cancelled(error) or any(word in str(error) for word in closed)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import GroupCall
 from sixfold.distributed.engines.group_run import Process, Processes, wait_for
-from sixfold.distributed.engines.spark_job import END_S, Job, explain_loss, is_cancelled
+from sixfold.distributed.engines.spark_job import END_S, Job, explain_loss, is_in_vain
 from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import RankTask
 from sixfold.distributed.process_group.membership import Place
@@ -66,7 +66,7 @@ class SparkProcesses(Processes):
     def attend(self) -> None:
         """Raise if Spark has ended, or does not get ranks started; begin with few after a while."""
         for job in self._jobs.values():
-            if job.error is not None and not job.is_unwanted and is_cancelled(job.error):
+            if job.error is not None and not job.is_unwanted and is_in_vain(job.error):
                 self._session.check_alive(0.5)
                 raise RunError(f"Spark could not run the ranks: {explain_loss(job.error)}")
         now, rendezvous = time.monotonic(), self._rendezvous
