@@ -5,7 +5,7 @@
 `docs/first_day.md` lists them, with the lines that the same takes elsewhere.
 """
 
-# ruff: noqa: D102, D103
+# ruff: noqa: D103
 from __future__ import annotations
 
 import ast
