@@ -2,7 +2,7 @@
 
     python examples/first_day.py [TASK]
 
-`docs/first_day.md` lists them, with the lines that the same takes elsewhere.
+`docs/recipes.md` lists them, with the lines that the same takes elsewhere.
 """
 
 # ruff: noqa: D103
