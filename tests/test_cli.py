@@ -48,7 +48,7 @@ def test_wrong_words_are_told_all_at_once(capsys: pytest.CaptureFixture[str]) ->
         (["plan", "--btach-size", "5"], "--btach-size 5: did you mean --batch-size?"),
         (["tickets", "--learning-rat=2"], "--learning-rat=2: did you mean --lr?"),
         (["profile", "--amp"], "--amp: give --precision bf16 "),
-        (["evaluate", "--eval-every", "3"], "--eval-every: (see"),
+        (["evaluate", "--eval-every", "3"], "--eval-every (see"),
         (["sweep", "time", "--repeat", "2"], "--repeat 2: did you mean --repeats?"),
         (["sweep", "time", "--vary", "learning_rate=1"], "did you mean lr?"),
         (["lab", "matmul", "--second=2"], "--second=2: did you mean --seconds?"),

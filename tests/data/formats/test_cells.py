@@ -89,6 +89,19 @@ def test_the_sets_own_list_is_kept(slides: Callable[..., Path]) -> None:
     assert names == {"JPEGImages/slide03.png", "JPEGImages/slide05.png"}
 
 
+def test_a_list_of_files_is_a_list_of_images_and_one_of_others_is_refused(
+    slides: Callable[..., Path],
+) -> None:
+    root = slides()
+    (root / "ImageSets/Main/test.txt").write_text("slide03.png\nJPEGImages/slide05.jpg 1\n")
+    dataset = opened(root, resize=8)
+    names = slides_of(dataset.test.names(np.arange(len(dataset.test))))
+    assert names == {"JPEGImages/slide03.png", "JPEGImages/slide05.png"}
+    (root / "ImageSets/Main/test.txt").write_text("other1\nother2\n")
+    with pytest.raises(UserError, match="names none of the annotated images"):
+        opened(root)
+
+
 def test_empty_boxes_are_left_out_and_listed(slides: Callable[..., Path]) -> None:
     root = slides()
     boxes: list[Box] = [("RBC", 1, 1, 9, 9), ("WBC", 5, 5, 5, 9), ("WBC", 3, 3, 30, 20)]

@@ -216,14 +216,25 @@ def _read_annotation(tree: Tree, name: str, files: Mapping[str, Sequence[str]]) 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
+def _listed(line: str) -> str:
+    """The name of an image in a list: `2007_000027`, `2007_000027 -1` or `2007_000027.jpg`."""
+    name = paths.base_name(line.split()[0].replace("\\", "/"))
+    return _stem(name) if name.lower().endswith((*IMAGE_SUFFIXES, ".xml")) else name
+
+
 def _test_part(
     tree: Tree, images: Sequence[_Image], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], str]:
     """Which records are for testing, and by what rule."""
     if TEST_LIST in tree.files:
         text = tree.read(TEST_LIST).decode("utf-8", "replace")
-        listed = {line.split()[0] for line in text.splitlines() if line.strip()}
+        listed = {_listed(line) for line in text.splitlines() if line.strip()}
         test = np.array([_stem(image.annotation) in listed for image in images])
+        if listed and not test.any():
+            raise UserError(
+                f"{paths.join(tree.path, TEST_LIST)}: names none of the annotated images "
+                f"({', '.join(sorted(listed)[:3])}): correct or remove it"
+            )
         if 0 < test.sum() < len(test):
             return test, f"by microscope image, as listed in {TEST_LIST}"
     group = np.unique(np.array([image.group for image in images]), return_inverse=True)[1]
