@@ -96,7 +96,7 @@ class TrainResult(Mapping[str, Any]):
         return History(read_json_lines(self.path / "metrics.jsonl"))
 
     def figures(self) -> dict[str, Any]:
-        """The charts of the report as plotly figures, by title."""
+        """The charts of the report as plotly figures, by name."""
         from sixfold.training.report.page import figures
 
         return figures(self.path)
