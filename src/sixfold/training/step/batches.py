@@ -64,6 +64,13 @@ class BatchPlan:
     weights: NDArray[Any] | None = None
     shuffle_files: int | None = None
 
+    def place(self, step: int) -> tuple[int, int, int]:
+        """Epoch of a step (both from 0), and its first and one-past-last place in that epoch.
+
+        Plans of a worker's own share (`local_sgd`) lie elsewhere than the run's.
+        """
+        return self.budget.place(step)
+
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The training images in the order in which an epoch visits them."""
         order, files = permutation(self.seed, epoch, self.budget.images), self.data.train.files
@@ -88,7 +95,7 @@ class BatchPlan:
 
     def count(self, step: int) -> int:
         """L, the number of logical shards of a step (from 0)."""
-        _, start, stop = self.budget.place(step)
+        _, start, stop = self.place(step)
         return shard_count(stop - start, batch_norm=self.batch_norm, wanted=self.wanted_shards)
 
     def shard(self, step: int, index: int, order: NDArray[np.int64]) -> Shard:
@@ -107,7 +114,7 @@ class BatchPlan:
         Args:
             most: images of a piece of a shard, where those are computed piece by piece.
         """
-        count, (_, start, stop) = self.count(0), self.budget.place(0)
+        count, (_, start, stop) = self.count(0), self.place(0)
         bounds = (shard_bounds(stop - start, count, index) for index in range(count))
         images = max(last - first for first, last in bounds)
         pieces = 1 if most is None else -(-images // most)
@@ -139,15 +146,15 @@ class BatchPlan:
     def _own_places(self, comm: Communicator, first_step: int) -> Iterator[_Place]:
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first_step, self.budget.total_steps):
-            if self.budget.place(step)[0] != epoch:
-                epoch = self.budget.place(step)[0]
+            if self.place(step)[0] != epoch:
+                epoch = self.place(step)[0]
                 order = self.order(epoch)
-                self._expect(epoch, order[self.budget.place(step)[1] :])
+                self._expect(epoch, order[self.place(step)[1] :])
             for index in owned_shards(self.count(step), comm.size, comm.rank):
                 yield self._place(step, index, order)
 
     def _place(self, step: int, index: int, order: NDArray[np.int64]) -> _Place:
-        _, start, stop = self.budget.place(step)
+        _, start, stop = self.place(step)
         first, last = shard_bounds(stop - start, self.count(step), index)
         return _Place(step, index, order[start + first : start + last])
 
@@ -207,7 +214,7 @@ class BatchPlan:
         """Which images of a shard are mirrored in its epoch, where epochs take turns."""
         if not self.augment.alternate:
             return None
-        return self._at_first[place.indices] ^ bool(self.budget.place(place.step)[0] % 2)
+        return self._at_first[place.indices] ^ bool(self.place(place.step)[0] % 2)
 
     @cached_property
     def _at_first(self) -> NDArray[np.bool_]:
@@ -218,7 +225,7 @@ class BatchPlan:
         if reread is None:
             return part.images(indices)
         read = [
-            reread.images(part, place.indices, self.seed, self.budget.place(place.step)[0])
+            reread.images(part, place.indices, self.seed, self.place(place.step)[0])
             for place in places
         ]
         return np.concatenate(read)

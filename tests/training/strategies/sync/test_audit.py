@@ -31,10 +31,6 @@ class Plan:
 
     seed = 0
 
-    @property
-    def budget(self) -> Plan:
-        return self  # which knows where steps lie
-
     def place(self, step: int) -> tuple[int, int, int]:
         return 0, 0, step
 

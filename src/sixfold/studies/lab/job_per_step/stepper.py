@@ -60,7 +60,7 @@ class _Worker:
 
     def shards(self, number: int, indices: Iterable[int]) -> Iterator[Shard]:
         plan = self.sync.plan
-        epoch = plan.budget.place(number)[0]
+        epoch = plan.place(number)[0]
         if self._order[0] != epoch:
             self._order = epoch, plan.order(epoch)
         for index in indices:

@@ -88,7 +88,7 @@ def _digest(config: TrainConfig, state: Path, number: int, shard: int) -> bytes:
         if index == shard:
             found = digest(payload)
 
-    order = sync.plan.order(sync.plan.budget.place(number)[0])
+    order = sync.plan.order(sync.plan.place(number)[0])
     shards = (sync.plan.shard(number, index, order) for index in range(count))
     sync.step.partials(number, shards, total_sum, note)
     return found

@@ -125,7 +125,7 @@ class Audit:
 
     def _again(self, number: int, shard: int) -> bytes:
         """A shard's digest, computed here and now."""
-        epoch = self._plan.budget.place(number)[0]
+        epoch = self._plan.place(number)[0]
         if self._order[0] != epoch:
             self._order = epoch, self._plan.order(epoch)
         if self._payload is None:
