@@ -368,7 +368,7 @@ class Step:
         return StepTotals(
             gradient=gradient,
             loss=loss / weight if weight else loss,
-            accuracy=None if self.loss.score is None else right / samples,
+            accuracy=None if self.loss.score is None else right / max(samples, 1),
             samples=int(samples),
             wishes=wishes > 0,
         )
