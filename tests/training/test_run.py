@@ -362,6 +362,17 @@ def test_the_second_start_in_one_directory_is_told_who_has_it(
     assert train(config) == first
 
 
+def test_a_momentum_that_is_not_used_is_told(configure: Configure, tmp_path: Path) -> None:
+    def notes(**options: Any) -> list[str]:
+        told: list[Any] = []
+        settings = {"steps": 1, "momentum": 0.5, "out": str(tmp_path / options["optimizer"])}
+        train(configure(**settings, **options), on_event=told.append)
+        return [event["text"] for event in told if event["kind"] == "note"]
+
+    assert "--momentum 0.5: adamw does not use it" in notes(optimizer="adamw")
+    assert not any("--momentum" in note for note in notes(optimizer="sgd"))
+
+
 def test_without_any_options_digits_are_made_to_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

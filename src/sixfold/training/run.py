@@ -302,6 +302,10 @@ def fit_data(
     def tell(text: str) -> None:
         on_event({"kind": "note", "text": text})
 
+    optimizer = config.optimizer
+    uses_momentum = optimizer.optimizer in ("sgd", "lars")
+    if not uses_momentum and optimizer.momentum != OptimizerConfig().momentum:
+        tell(f"--momentum {optimizer.momentum:g}: {optimizer.optimizer} does not use it")
     found = fit_problems(config.loss, opened)
     augment = data.parse_augment(config.data.augment)
     found += range_problems(augment, opened.dtype)
