@@ -60,7 +60,7 @@ def test_places_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert states(out=str(file / "run"))["--out"] == "wrong"
     assert states(out="/proc/sixfold")["--out"] == "wrong"
     assert states(out="nosuch://bucket/run")["--out"] == "wrong"
-    assert states(data="folder:/nowhere")["--data"] == "wrong"
+    assert states(data=f"folder:{tmp_path}/nowhere")["--data"] == "wrong"
 
 
 def test_settings_are_refused_together() -> None:
