@@ -51,7 +51,7 @@ def check(configure: Configure, engine: Engine, folder: Path, case: str) -> None
     assert found.get("serial_test_loss") == expected.get("serial_test_loss")
 
 
-@pytest.mark.parametrize("case", quick(CASES, "mean", "genetic"))
+@pytest.mark.parametrize("case", quick(CASES, "mean"))
 def test_local_has_the_bits_of_inline(
     configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path, case: str
 ) -> None:

@@ -54,7 +54,8 @@ def settings(data: str, name: str, out: Path, **more: Any) -> TrainConfig:
     return configure(data=data, out=str(out), **(SMALL | CASES[name] | {"engine": "inline"} | more))
 
 
-@pytest.mark.parametrize("name", quick(CASES, "smoothed"))
+@pytest.mark.full
+@pytest.mark.parametrize("name", CASES)
 def test_the_bits_do_not_depend_on_the_workers(
     engine_named: Callable[[str], Engine], data: str, tmp_path: Path, name: str
 ) -> None:

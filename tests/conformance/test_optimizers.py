@@ -48,7 +48,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("rule", quick(RULES, "nadam in groups", "muon", "clipped and averaged"))
+@pytest.mark.parametrize("rule", quick(RULES, "muon", "clipped and averaged"))
 def test_workers_and_resumes_do_not_alter_a_bit(
     configure: Configure, tmp_path: Path, rule: str
 ) -> None:

@@ -265,6 +265,7 @@ def fit_odd_rows(engine: Any, out: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.full
 def test_rows_that_cannot_be_used_are_refused_or_counted(
     spark_local: EngineProcess, tmp_path: Path
 ) -> None:

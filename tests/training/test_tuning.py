@@ -157,6 +157,7 @@ def test_files_for_something_else_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_what_is_no_file_or_no_json_is_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,6 +158,7 @@ def test_an_exception_is_no_loss(local: LocalEngine) -> None:
             engine.run_ranks(Counter(at), 2, least=1, max_restarts=5)
 
 
+@pytest.mark.full
 def test_a_stopped_process_is_given_up_and_killed(local: LocalEngine) -> None:
     pids: dict[int, int] = {}
     told: list[str] = []

@@ -64,6 +64,7 @@ def test_one_of_several_masters_is_enough() -> None:
     assert reached.is_spark
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_a_real_master_is_known(standalone_master: str) -> None:
     assert reach(parse_master(standalone_master)) == Reached(
