@@ -119,7 +119,7 @@ KILLED = """
 import os, signal, sixfold, first_day
 train = sixfold.train
 def hit(event):
-    if event.get("kind") == "progress" and event["epoch"] >= 2:
+    if event.get("kind") == "evaluation" and event["epoch"] >= 2:
         os.kill(os.getpid(), signal.SIGKILL)
 sixfold.train = lambda *data, **options: train(*data, engine="inline", on_event=hit, **options)
 first_day.resume_after_a_kill()
