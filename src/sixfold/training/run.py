@@ -169,12 +169,16 @@ def _train(
     if (division := division_of(resolved)) is not None:
         write_json(directory.file("division.json"), division.file())
     with tracked(config.tracking, directory, on_event) as tracking:
-        start = functools.partial(_run, resolved, run, inputs, engine, on_event=on_event)
-        figures = start(workers, pause=pause, expected=choice and choice.expected)
+        start = functools.partial(
+            _run, resolved, run, inputs, engine, views=ViewRecord(on_event), pause=pause
+        )
+        figures = start(workers, on_event=on_event, expected=choice and choice.expected)
         while choice is not None and "deviation" in figures:
             choice = choice.again(figures, on_event)
             write_json(directory.file("plan.json"), choice.plan)
-            figures = start(choice.workers, pause=pause, expected=choice.expected)
+            figures = start(
+                choice.workers, on_event=on_event, expected=choice.expected, before=figures
+            )
         if "weights_sha256" not in figures:
             return figures
         if choice is not None:
@@ -404,10 +408,15 @@ def _run(
     workers: int,
     *,
     on_event: OnEvent,
+    views: ViewRecord,
     pause: Pause | None,
     expected: Expected | None,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Start the ranks; the figures of the result, or why they stand still."""
+    """Start the ranks; the figures of the result, or why they stand still.
+
+    `before` are those of the start before, if the plan was looked at again: all starts add up.
+    """
     from sixfold.training.worker import TrainJob, train_rank
 
     config, directory, before_s = resolved, run.directory, time.monotonic() - run.started
@@ -416,7 +425,7 @@ def _run(
     launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
     write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
-    spec, views = find_strategy(config.strategy.strategy), ViewRecord(on_event)
+    spec = find_strategy(config.strategy.strategy)
     least = least_ranks(config, workers)
     if spec.launch is not None:
         asynchronous = spec.launch(config, directory, engine, workers, on_event)
@@ -445,15 +454,16 @@ def _run(
         log=directory.file("log.txt"),
     )
     directory.refresh()
+    trained_s = before["wall_s"] - before["startup_s"] if before else 0.0
     figures = {
         **group.results[0],
         "wall_s": round(time.monotonic() - run.started, 3),
-        "startup_s": round(before_s + group.startup_s, 3),
+        "startup_s": round(before_s - trained_s + group.startup_s, 3),
         "engine_startup_s": round(group.engine_s, 3),
         "strategy": config.strategy.strategy,
         "engine": config.engine.engine,
         "workers": workers,
-        "restarts": group.restarts,
+        "restarts": group.restarts + (before["restarts"] if before else 0),
         **views.figures(),
     }
     if marks := (read_json(directory.file(RECORD)) or {}).get(MARK):

@@ -217,6 +217,10 @@ def test_a_plan_that_steps_belie_is_looked_at_again_and_the_bits_stay(
     assert (looks[0]["workers"], looks[0]["then"], looks[0]["step"]) == (2, 1, 60)
     assert looks[0]["text"] in notes
     assert found["steps"] == 200
+    starts = 1 + len(looks)
+    assert [view["ranks"] for view in found["views"]][:2] == [2, 1]
+    assert len(found["views"]) == starts  # what each of them took adds up
+    assert found["startup_s"] < found["wall_s"] - found["training_s"]
     serial = sixfold.train(**(SETTINGS | more | {"workers": 1}), out=str(tmp_path / "serial"))
     assert found["weights_sha256"] == serial["weights_sha256"]
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
