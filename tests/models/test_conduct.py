@@ -48,6 +48,10 @@ class Clipped(torch.autograd.Function):
 class Held:
     inner: dict
 
+class Plain:
+    def __init__(self, scale):
+        self.scale = scale
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -127,6 +131,34 @@ STATE = {
     "a file": ("pass", "open(__file__).close()", "calls open (mynet.py line"),
     "the date": ("pass", "time.strftime('%H')", "calls time.strftime (mynet.py line"),
     "the host": ("pass", "os.uname()", "calls os.uname (mynet.py line"),
+    "the hash of a text": ("pass", "x = x * (hash('scale') % 7)", "its output is another in each"),
+    "the hash of a tuple": ("pass", "x = x * (hash(('a', 1)) % 2 + 1)", "its output is another"),
+    "where an object lies": ("self.o = object()", "x = x + id(self.o) % 1000", "is another in"),
+    "an order of addresses": (
+        "pass",
+        "a, b = sorted([self.conv, self.fc], key=id)\n        x = x * (1 + (a is self.fc))",
+        "its output is another in each process",
+    ),
+    "a set of layers": (
+        "pass",
+        "x = x * (1 + ([*{self.conv, self.fc}][0] is self.fc))",
+        "its output is another in each process",
+    ),
+    "a set of objects": (
+        "self.s = frozenset([Plain(1), Plain(2)])",
+        "x = x * next(iter(self.s)).scale",
+        "its output is another in each process",
+    ),
+    "a set of tensors": (
+        "pass",
+        "first, *_ = {x * 2, x * 3}; x = first",
+        "its output is another in each process",
+    ),
+    "weights drawn in the order of a set": (
+        "[nn.init.normal_(m.weight) for m in set([self.conv, self.fc])]",
+        "pass",
+        "its 'conv.weight' is another in each process",
+    ),
     "the cores": ("pass", "torch.get_num_threads()", "calls torch.get_num_threads (mynet.py"),
 }
 """What is set up, what the forward does, and what is said of it."""
@@ -302,6 +334,13 @@ FINE = {
     "a mask on a gradient": (
         "self.fc.weight.register_hook(lambda g: g * (torch.arange(144) % 2))",
         "pass",
+    ),
+    "looked up by id, hash and in sets": (
+        "self.by = {id(m): n for n, m in enumerate(self.modules(), 1)}; "
+        "self.group, self.scale = {self.conv, Plain(1)}, {self.conv: 2.0, 'a': 3.0}",
+        "seen = {hash('a'): 1, hash((1, 2)): 2}\n"
+        "        x = x * self.by[id(self.fc)] * (self.conv in self.group) * self.scale[self.conv]\n"
+        "        x = x * seen[hash('a')] * (hash(3) + hash((1, 2)) % 5) * len({self.conv, 1})",
     ),
     "settings": (
         "self.calls, self.s = 3, Held({'a': 1})",

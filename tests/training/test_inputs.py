@@ -190,3 +190,5 @@ def test_a_variable_that_the_network_reads_belongs_to_the_run(
     monkeypatch.setenv("MY_GAIN", "2")
     with pytest.raises(UserError, match=r"the environment: \$MY_GAIN has changed since"):
         train(settings(configure))
+    with pytest.warns(UserWarning, match=r"\$MY_GAIN changed since mynet.py:net was trained"):
+        sixfold.predict("run", "folder:set", out="scores.parquet", engine="inline")

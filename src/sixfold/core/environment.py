@@ -3,6 +3,8 @@
 import os
 import resource
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,6 +35,26 @@ def arithmetic_variables() -> dict[str, str]:
         "ONEDNN_MAX_CPU_ISA",
     )
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+@contextmanager
+def variables_set(values: Iterable[tuple[str, str | None]]) -> Iterator[None]:
+    """While open, variables have these values, or, with None, are not set."""
+    wanted = dict(values)
+    before = {name: os.environ.get(name) for name in wanted}
+    try:
+        _set(wanted)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def peak_resident_bytes() -> int:

@@ -124,18 +124,32 @@ def _imports_by_name(tree: ast.AST) -> bool:
     return bool(names & {"import_module", "__import__", "run_path"})
 
 
+_OF_THE_HOST = frozenset(
+    {"HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "PATH", "PYTHONPATH", "SHELL", "TERM", "DISPLAY"}
+    | {"TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "DEBUG", "LOGLEVEL"}
+    | {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RANK", "LOCAL_RANK"}
+    | {"WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_PROCID"}
+)
+"""Variables that say where a network is built, not what it is: they tell no runs apart and stay."""
+
+
 def variables_read(file: Path) -> set[str]:
     """Variables of the environment that a source file reads by their names.
 
-    `os.environ["WIDTH"]`, `os.environ.get("WIDTH")`, `os.getenv("WIDTH")`, `"WIDTH" in os.environ`.
+    `os.environ["WIDTH"]`, `os.environ.get("WIDTH")`, `os.getenv("WIDTH")`, `"WIDTH" in os.environ`;
+    the name may stand in a variable (`NAME = "WIDTH"`). Those of the host are left out.
     """
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return set()
     found: list[ast.expr] = []
+    texts: dict[str, set[str]] = {}  # that variables of the code are given
     for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+        if isinstance(node, ast.Assign) and (text := _text(node.value)) is not None:
+            for target in node.targets:
+                texts.setdefault(_last_name(target), set()).add(text)
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
             found += [node.slice] if _last_name(node.value) == "environ" else []
         elif isinstance(node, ast.Compare) and _last_name(node.comparators[0]) == "environ":
             found.append(node.left)
@@ -144,9 +158,13 @@ def variables_read(file: Path) -> set[str]:
             asked = _last_name(node.func)
             if asked == "getenv" or (asked == "get" and _last_name(inner) == "environ"):
                 found.append(node.args[0])
-    return {
-        one.value for one in found if isinstance(one, ast.Constant) and isinstance(one.value, str)
-    }
+    read = {text for one in found if (text := _text(one)) is not None}
+    return read.union(*(texts.get(_last_name(one), ()) for one in found)) - _OF_THE_HOST
+
+
+def _text(node: ast.AST) -> str | None:
+    constant = node.value if isinstance(node, ast.Constant) else None
+    return constant if isinstance(constant, str) else None
 
 
 def _last_name(node: ast.AST | None) -> str:

@@ -1,6 +1,7 @@
 """An engine from settings."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,16 +33,18 @@ def open_engine_for(
         yield given
         return
     ship: tuple[str, ...] = ()
-    if config.engine == "spark" and model is not None:
+    own = (model, *code) if model is not None else ()
+    if config.engine == "spark":
         from sixfold.models.importing import source_files
 
-        named = [source for name in (model, *code) for source in source_files(name)]
+        named = [source for name in own for source in source_files(name)]
         ship = tuple(dict.fromkeys(map(str, named)))
     engine = open_engine(
         config.engine,
         master=config.master,
         spark_conf=config.spark_conf,
         ship=ship,
+        read=functools.partial(_variables, own),
         ranks=config.min_workers or config.workers or 1 if together else 1,
         # torch runs some layers on the meta device with the help of its compiler: every network
         # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
@@ -51,6 +54,12 @@ def open_engine_for(
     )
     with contextlib.closing(engine):
         yield engine
+
+
+def _variables(names: Sequence[str]) -> dict[str, str | None]:
+    from sixfold.models.project import variables_read_by
+
+    return variables_read_by(names)
 
 
 def restarts_of(config: EngineConfig, *, elastic_ranks: int = 0) -> int:

@@ -10,6 +10,7 @@ Legend: N images; C H W channels, rows and columns of one.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.models.building import has_lazy, seed_all, seeded
-from sixfold.models.observe import changed, observe, rewinder
+from sixfold.models.hashes import WORLDS, answering, may_depend
+from sixfold.models.observe import Reached, changed, observe, reach, rewinder
 from sixfold.models.shapes import Shape, run
 from sixfold.models.shared_memory import sharing_problem
 from sixfold.models.trial import Trial, same_bits
@@ -47,6 +49,10 @@ _ROUNDING = 1e-3
 _NOT_LINEAR = (
     "is not linear in the gradient (it is clipped, normalised or rounded on its way), which here "
     "is the sum over a shard's samples, not the batch's mean: use --clip-norm or --clip-value"
+)
+_BY_HASHES = (
+    "another in each process, since it follows from id(), hash() or the order of a set: keep an "
+    f"order in a list or dict, and hash texts with zlib.crc32{INEXACT}"
 )
 _OTHERWISE = (
     "gives other values: keep what it remembers with register_buffer, or draw with torch.rand"
@@ -90,9 +96,40 @@ def conduct(make: Callable[[], nn.Module], shape: Shape, *, device: str = "cpu")
                     found.state.append(
                         f"its forward keeps '{place}' of the first images or weights, {_STATE}"
                     )
+                    return found
+            if device == "cpu" and may_depend(reached := reach(network)):
+                made = functools.partial(_ready, make, shape)
+                _judge_hashes(made, reached, rewind, images, found)
         finally:
             rewind()
     return found
+
+
+def _judge_hashes(
+    make: Callable[[], nn.Module],
+    reached: Reached,
+    rewind: Callable[[], None],
+    images: Tensor,
+    found: Conduct,
+) -> None:
+    """Build and run it as if in other processes, where objects lie elsewhere."""
+    first: list[tuple[str, Tensor]] | None = None
+    for world in WORLDS:
+        rewind()
+        try:
+            with answering(world, reached):
+                network = make()
+                now = [(name, tensor.clone()) for name, tensor in network.state_dict().items()]
+                for training in (False, True):
+                    now.append(("", Trial(network.train(training)).run(images)[0]))
+        except Exception:  # what was imported before is no longer found
+            return
+        first = first or now
+        for (name, one), (other_name, other) in zip(first, now, strict=True):
+            if name != other_name or not same_bits(one, other):
+                what = f"its '{name}' is" if name else "its output is"
+                found.state.append(f"{what} {_BY_HASHES}")
+                return
 
 
 def _grown(network: nn.Module) -> Trial:

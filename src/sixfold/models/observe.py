@@ -16,6 +16,7 @@ import types
 import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,24 @@ def rewinder(network: nn.Module) -> Callable[[], None]:
             undo()
 
     return rewind
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The user's own code that a network reaches."""
+
+    functions: list[types.FunctionType]
+    classes: list[type]
+
+
+def reach(network: nn.Module) -> Reached:
+    """The functions and classes of the user's that a network reaches."""
+    seen = list(_walked(network)._seen.values())
+    own = functools.cache(is_own)
+    return Reached(
+        [f for f in seen if isinstance(f, types.FunctionType) and own(str(f.__module__))],
+        [kind for kind in seen if isinstance(kind, type) and own(kind.__module__)],
+    )
 
 
 def changed(before: Observed, after: Observed) -> str | None:

@@ -5,14 +5,16 @@ module has been imported, what it imported and opened by names that it put toget
 (`sixfold.models.loaded`).
 """
 
+import hashlib
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import file_sha256
-from sixfold.core.project_imports import ImportWalk
+from sixfold.core.project_imports import ImportWalk, variables_read
 from sixfold.models.arguments import parse_arguments
 from sixfold.models.importing import place, places_of
 from sixfold.models.loaded import own_file, used_by
@@ -54,10 +56,35 @@ def project_files(name: str, arguments: str = "") -> ProjectFiles:
     return ProjectFiles(frozenset(files - late), frozenset(files & late))
 
 
+def variables_of(files: ProjectFiles) -> dict[str, str | None]:
+    """What the environment says to the names that files of a network ask for; None: nothing."""
+    source = [path for path in (*files.early, *files.late) if path.suffix == ".py"]
+    names = set[str]().union(*map(variables_read, source))
+    return {name: os.environ.get(name) for name in sorted(names)}
+
+
+def variables_read_by(names: Iterable[str]) -> dict[str, str | None]:
+    """`variables_of` several of the user's own objects."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        found |= variables_of(project_files(name))
+    return found
+
+
+def variable_hashes(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """SHA-256 of the values of variables, by `$NAME`; one that is not set is like an empty one."""
+    values = {k: (v or "").encode("utf-8", "surrogateescape") for k, v in variables.items()}
+    return {f"${name}": hashlib.sha256(value).hexdigest() for name, value in values.items()}
+
+
 def project_hashes(name: str, arguments: str = "") -> dict[str, str]:
-    """SHA-256 of every file of `project_files`, by its name relative to the project's directory."""
+    """SHA-256 of every file of `project_files`, by its name relative to the project's directory.
+
+    And of the variables of the environment that they read, by `$NAME`.
+    """
     found = project_files(name, arguments)
-    return relative_names(name, {file: file_sha256(file) for file in (*found.early, *found.late)})
+    hashes = {file: file_sha256(file) for file in (*found.early, *found.late)}
+    return {**relative_names(name, hashes), **variable_hashes(variables_of(found))}
 
 
 def relative_names(name: str, hashes: Mapping[Path, str]) -> dict[str, str]:
@@ -80,8 +107,10 @@ def changed_files(name: str, arguments: str, before: Mapping[str, str]) -> list[
     try:
         directory, found = _directory(name), project_files(name, arguments)
         now = relative_names(name, {file: file_sha256(file) for file in found.early})
+        variables = variable_hashes(variables_of(found))
     except UserError:
         return []
+    now |= {variable: one for variable, one in variables.items() if variable in before}
     for file in {*before} - {*now}:  # those that it used only when it was built
         if (path := directory / file).is_file():
             now[file] = file_sha256(path)

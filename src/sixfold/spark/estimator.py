@@ -26,7 +26,6 @@ from sixfold.core.run_directory import as_json
 from sixfold.core.settings import build_tree
 from sixfold.data.config import HANDED_OVER
 from sixfold.data.targets import REGRESSION
-from sixfold.models.importing import source_files
 from sixfold.models.objects import describe
 from sixfold.spark.model import (
     FittedModel,
@@ -248,11 +247,11 @@ def _run(session: Any, config: TrainConfig, objects: dict[str, Any]) -> dict[str
     from sixfold.training.run import train
 
     callbacks = objects.pop("callback", ())
-    with packed(config, objects, callbacks) as named:
-        names = (named.model.model, *own_code(named))
-        ship = tuple(str(source) for name in names for source in source_files(name))
-        with engine_of(session, ship) as engine:
-            return train(named, engine=engine, planner=choose)
+    with (
+        packed(config, objects, callbacks) as named,
+        engine_of(session, (named.model.model, *own_code(named))) as engine,
+    ):
+        return train(named, engine=engine, planner=choose)
 
 
 def _history(out: Path) -> list[dict[str, Any]]:

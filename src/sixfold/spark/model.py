@@ -385,7 +385,11 @@ def predict_udf(
 
 def _sent(session: Any, weights: Weights) -> Weights:
     """The network, whose code has been sent to the executors."""
-    return dataclasses.replace(weights, archives=send_code(session, weights.trusted))
+    from sixfold.models.project import variables_read_by
+
+    variables = tuple(variables_read_by([weights.trusted]).items())
+    archives = send_code(session, weights.trusted)
+    return dataclasses.replace(weights, archives=archives, variables=variables)
 
 
 def read_weights(path: str | Path, *, trust_model: bool = False) -> tuple[Weights, ModelCard]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sixfold.core.environment import variables_set
 from sixfold.core.run_directory import OBJECTS
 from sixfold.data.augmentation.views import NONE
 from sixfold.data.formats.tensors import ImageColumn
@@ -46,6 +47,7 @@ class Weights:
     trusted: str  # the network whose code may be run
     packed: bytes | None = None  # the file of the user's own object that it is
     archives: tuple[str, ...] = ()  # names of the zip files with the user's modules
+    variables: tuple[tuple[str, str | None], ...] = ()  # of the environment, that those read
     sparse: tuple[tuple[str, str], ...] | None = None  # form of each layer, of a pruned network
     tta: str = NONE  # views of each image over which outputs are averaged
 
@@ -63,12 +65,13 @@ class Weights:
         return file, f"{own}:{title}"
 
     def __hash__(self) -> int:
-        return hash((self.sha256, self.sparse, self.tta))
+        return hash(self._key())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Weights) and (
-            (other.sha256, other.sparse, other.tta) == (self.sha256, self.sparse, self.tta)
-        )
+        return isinstance(other, Weights) and other._key() == self._key()
+
+    def _key(self) -> tuple[object, ...]:
+        return self.sha256, self.sparse, self.tta, self.variables
 
 
 @lru_cache(maxsize=MOST_KEPT)
@@ -124,9 +127,13 @@ class Scorer:
         from sixfold.distributed.process_group.ambient import one_thread
 
         with one_thread(), torch.no_grad(), quiet_decoder():
-            network = classifier(self.weights)
+            with variables_set(self.weights.variables):
+                network = classifier(self.weights)
             for batch in batches:
-                yield self.score(network, self._cells(batch))
+                cells = self._cells(batch)
+                with variables_set(self.weights.variables):
+                    scores = self.score(network, cells)
+                yield scores
 
     def _cells(self, batch: pd.Series | pd.DataFrame) -> Sequence[Any]:
         """The rows' images as Arrow scalars."""

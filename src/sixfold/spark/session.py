@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,19 @@ def is_connect(session: SparkSession) -> bool:
 
 
 @contextmanager
-def engine_of(session: SparkSession, ship: tuple[str, ...] = ()) -> Iterator[Engine]:
-    """The engine whose ranks run on the session's executors; the session is left open."""
-    from sixfold.distributed.engines.spark import SparkEngine
+def engine_of(session: SparkSession, names: tuple[str, ...] = ()) -> Iterator[Engine]:
+    """The engine whose ranks run on the session's executors; the session is left open.
 
-    with contextlib.closing(SparkEngine(session=_session(session), ship=ship)) as engine:
+    The source of the objects that `names` are travels there.
+    """
+    from sixfold.distributed.engines.spark import SparkEngine
+    from sixfold.models.importing import source_files
+    from sixfold.models.project import variables_read_by
+
+    ship = [source for name in names for source in source_files(name)]
+    read = partial(variables_read_by, names)
+    engine = SparkEngine(session=_session(session), ship=ship, read=read)
+    with contextlib.closing(engine):
         yield engine
 
 

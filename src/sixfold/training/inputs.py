@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,11 +24,15 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import file_sha256, write_json
 from sixfold.core.life_cycle import RECORD
-from sixfold.core.project_imports import variables_read
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.models.config import ModelConfig
-from sixfold.models.project import project_files, relative_names
+from sixfold.models.project import (
+    project_files,
+    relative_names,
+    variable_hashes,
+    variables_of,
+)
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
 from sixfold.training.model_card import ModelCard, edited, weights_file
@@ -38,14 +40,7 @@ from sixfold.training.model_card import ModelCard, edited, weights_file
 _COPIED = ("--tuning",)
 """Options whose file a run keeps a copy of, which it uses when it is resumed."""
 
-
-_OF_THE_HOST = frozenset(
-    {"HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "PATH", "PYTHONPATH", "SHELL", "TERM", "DISPLAY"}
-    | {"TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "DEBUG", "LOGLEVEL"}
-    | {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RANK", "LOCAL_RANK"}
-    | {"WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_PROCID"}
-)
-"""Variables that say where a network is built, not what it is: they tell no runs apart."""
+_ENVIRONMENT = ", the environment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +72,22 @@ class Inputs:
         return dataclasses.replace(self, files=files, late=late - {*self.files})
 
     def source(self, model: ModelConfig) -> dict[str, str]:
-        """Hashes of the user's own files that a network is made of, by their names."""
+        """Hashes of the user's own files that a network is made of, by their names.
+
+        And of the variables of the environment that it reads, by `$NAME`.
+        """
         option = f"--model {model.model}"
         hashes = {
             Path(name): entry["sha256"]
             for name, entry in self.files.items()
             if entry["option"] == option
         }
-        return relative_names(model.model, hashes)
+        variables = {
+            name: entry["sha256"]
+            for name, entry in self.files.items()
+            if entry["option"] == f"{option}{_ENVIRONMENT}"
+        }
+        return {**relative_names(model.model, hashes), **variables}
 
     def identity(self) -> dict[str, Any]:
         """Plain data that differ if any content does."""
@@ -185,12 +188,9 @@ def _network_files(
         files = project_files(model.model, model.model_args)
         for path in (*files.early, *files.late):
             found[str(path)] = {"option": f"--model {model.model}", "sha256": file_sha256(path)}
-            for name in variables_read(path) - _OF_THE_HOST if path.suffix == ".py" else ():
-                value = os.environ.get(name, "").encode("utf-8", "surrogateescape")
-                found[f"${name}"] = {
-                    "option": f"--model {model.model}, the environment",
-                    "sha256": hashlib.sha256(value).hexdigest(),
-                }
+        hashes = variable_hashes(variables_of(files))
+        option = f"--model {model.model}{_ENVIRONMENT}"
+        found |= {name: {"option": option, "sha256": one} for name, one in hashes.items()}
         late |= {str(path) for path in files.late}
     return found, frozenset(late)
 

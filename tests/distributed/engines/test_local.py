@@ -158,6 +158,15 @@ def test_modules_beside_the_launcher_can_be_imported(
     assert local.run_ranks(users_own.work, 2).results == [0, 10]
 
 
+def test_texts_have_the_hash_that_they_have_on_spark(local: LocalEngine) -> None:
+    code = "print(hash('text'))"
+    on_spark = {**os.environ, "PYTHONHASHSEED": "0"}
+    wanted = subprocess.run(
+        [sys.executable, "-c", code], env=on_spark, capture_output=True, check=True
+    )
+    assert local.run_ranks(lambda _: hash("text"), 2).results == [int(wanted.stdout)] * 2
+
+
 def test_random_numbers_start_from_the_rank(local: LocalEngine) -> None:
     def work(comm: Communicator) -> list[float]:
         return [random.random(), float(np.random.rand())]

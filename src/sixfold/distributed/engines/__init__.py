@@ -1,6 +1,6 @@
 """Where functions run: `inline`, `local` or `spark`. They know nothing of training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sixfold.core.cpu_isa import NATIVE
 from sixfold.core.errors import UserError
@@ -17,6 +17,7 @@ def open_engine(
     master: str | None = None,
     spark_conf: Sequence[str] = (),
     ship: Sequence[str] = (),
+    read: Callable[[], Mapping[str, str | None]] = dict,
     ranks: int = 1,
     preload: Sequence[str] = ("torch",),
     cpu_isa: str = NATIVE,
@@ -25,7 +26,8 @@ def open_engine(
     """An engine by its name, to be closed after use; a `UserError` if it cannot be used here.
 
     `preload` names modules that ranks of `local` need. The others are for `spark`: `ship` are the
-    user's own .py files that must travel, `ranks` how many run at the same time, if that is known.
+    user's own .py files that must travel, `read` tells the variables of the environment that they
+    read, `ranks` how many run at the same time, if that is known.
     With `cpu_isa` libraries compute with that instruction set (`sixfold.core.cpu_isa`). `tls`
     is `--tls`.
 
@@ -58,6 +60,7 @@ def open_engine(
             master=master,
             spark_conf=spark_conf,
             ship=ship,
+            read=read,
             ranks=ranks,
             cpu_isa=cpu_isa,
             tls=tls,

@@ -20,6 +20,7 @@ import psutil
 
 from sixfold.core.errors import RunError
 from sixfold.distributed.engines import fork_server, frames
+from sixfold.distributed.engines.engine import HASH_SEED
 from sixfold.distributed.engines.fork_server import Ended, ExpireAfter, Fork, Forked, Kill
 from sixfold.distributed.process_group.faults import explain_status
 
@@ -77,7 +78,7 @@ class ForkServer:
         self, preload: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """Start it; it imports `preload` in the background, with more variables set."""
-        self._environment = {**ONE_THREAD, **variables}
+        self._environment = {**ONE_THREAD, **HASH_SEED, **variables}
         ours, theirs = socket.socketpair()
         self._pair = ours
         with theirs:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pyspark import cloudpickle
 from sixfold.core.cpu_isa import NATIVE, variables
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import (
+    HASH_SEED,
     Engine,
     GroupCall,
     GroupResult,
@@ -32,7 +33,7 @@ from sixfold.distributed.engines.spark_pool import PoolRun
 from sixfold.distributed.engines.spark_ranks import JOIN_S, SCHEDULE_S, SparkProcesses
 from sixfold.distributed.engines.spark_relay import Relay
 from sixfold.distributed.engines.spark_session import Session, open_session
-from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
+from sixfold.distributed.engines.spark_worker import PRINTED, RankTask, UserCode
 from sixfold.distributed.process_group import PlainData
 from sixfold.distributed.process_group.generation import PATIENCE, Patience
 from sixfold.distributed.process_group.membership import Place
@@ -50,6 +51,7 @@ class SparkEngine(Engine):
         master: str | None = None,
         spark_conf: Sequence[str] = (),
         ship: Sequence[str | Path] = (),
+        read: Callable[[], Mapping[str, str | None]] = dict,
         ranks: int = 1,
         session: Session | None = None,
         patience: Patience = PATIENCE,
@@ -58,17 +60,22 @@ class SparkEngine(Engine):
     ) -> None:
         """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
-        `ship` are the user's own .py files and folders of packages; `ranks` is how many will run at
-        the same time, so that a lack of room is reported before anything starts.
+        `ship` are the user's own .py files and folders of packages, `read` tells which variables of
+        the environment they read, with their values; `ranks` is how many will run at the same time,
+        so that a lack of room is reported before anything starts.
         """
         # For jobs of the caller's own, too.
         self.session = session or _open(master, spark_conf, ranks)
         self.cpu_isa = cpu_isa
         leaves_host = not self.session.master.on_this_host
         self.tls = tls == "true" or (tls == "auto" and leaves_host)
-        self.session.environment.update(variables(cpu_isa))
+        wanted = {**HASH_SEED, **variables(cpu_isa)}
+        workers = self.session.environment
+        self._before = {name: workers.get(name) for name in wanted}
+        workers.update(wanted)
         self._patience = patience
         self._ship = tuple(Path(source) for source in ship)
+        self._read = read
         self._archives: tuple[str, ...] | None = None
         self._session_s = self.session.startup_s
 
@@ -89,9 +96,7 @@ class SparkEngine(Engine):
         session_s, self._session_s = self._session_s, 0.0
         return dataclasses.replace(group, engine_s=group.engine_s + session_s)
 
-    def _run(
-        self, call: GroupCall, archives: tuple[str, ...], log: RankLog, began: float
-    ) -> GroupResult:
+    def _run(self, call: GroupCall, code: UserCode, log: RankLog, began: float) -> GroupResult:
         function = cloudpickle.dumps(call.function)
 
         relay = None
@@ -99,7 +104,7 @@ class SparkEngine(Engine):
             relay = call.log.parent.absolute() / "relay"
 
         def task_at(place: Place) -> RankTask:
-            return RankTask(function=function, archives=archives, place=place, relay=relay)
+            return RankTask(function=function, code=code, place=place, relay=relay)
 
         def on_event(rank: int, event: PlainData) -> None:
             if PRINTED in event:
@@ -140,8 +145,10 @@ class SparkEngine(Engine):
 
     def close(self) -> None:
         """End the session and its JVM, if they are ours."""
-        for name in variables(self.cpu_isa):
+        for name, value in self._before.items():
             self.session.environment.pop(name, None)
+            if value is not None:
+                self.session.environment[name] = value
         self.session.close()
 
     @contextmanager
@@ -149,13 +156,13 @@ class SparkEngine(Engine):
         with contextlib.closing(RankLog(path)) as rank_log, self.session.forwarding_log(path):
             yield rank_log
 
-    def _send_code(self, log: RankLog) -> tuple[str, ...]:
-        """Ship packages and try them out, once."""
+    def _send_code(self, log: RankLog) -> UserCode:
+        """Ship packages and try them out, once; variables are read each time."""
         if self._archives is None:
             archives = ship_sources(self.session.carrier, self._ship, log.note)
             _try_out(self.session)
             self._archives = archives
-        return self._archives
+        return UserCode(archives=self._archives, variables=dict(self._read()))
 
 
 def _try_out(session: Session) -> None:

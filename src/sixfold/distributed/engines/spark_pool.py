@@ -17,7 +17,7 @@ from sixfold.distributed.engines.engine import Item, ItemQueue, PoolCall, Result
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_session import Session
-from sixfold.distributed.engines.spark_worker import ItemTask
+from sixfold.distributed.engines.spark_worker import ItemTask, UserCode
 from sixfold.distributed.process_group.faults import Fault
 
 NO_EXECUTOR_S = 60.0  # for a lost executor to be replaced, when there is no other
@@ -32,13 +32,13 @@ class PoolRun(Generic[Item, Result]):
         self,
         session: Session,
         call: PoolCall[Item, Result],
-        archives: tuple[str, ...],
+        code: UserCode,
         log: RankLog,
     ) -> None:
         self._session = session
         self._call = call
         self._function = cloudpickle.dumps(call.function)
-        self._archives = archives
+        self._code = code
         self._log = log
         # Spark may repeat a task by itself before it tells of its loss.
         self._tries_per_job = (
@@ -83,7 +83,7 @@ class PoolRun(Generic[Item, Result]):
     def _submit(self, index: int) -> None:
         task = ItemTask(
             function=self._function,
-            archives=self._archives,
+            code=self._code,
             item=cloudpickle.dumps(self._items[index]),
             index=index,
             tries=self._tries_left[index],

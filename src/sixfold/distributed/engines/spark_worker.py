@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from pyspark import SparkFiles, TaskContext, cloudpickle
 
+from sixfold.core.environment import variables_set
 from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.distributed.engines.spark_package import importable
@@ -39,11 +40,20 @@ PRINTED = "sixfold.printed"  # key of the events that carry what a rank has prin
 
 
 @dataclass(frozen=True, kw_only=True)
+class UserCode:
+    """What a worker needs of the user's project."""
+
+    archives: tuple[str, ...]  # names of the zip files with the modules
+    # Variables of the environment that they read, as they are at the launcher; None: not set.
+    variables: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What a worker is to do; it travels to the executors as part of the job."""
 
     function: bytes  # pickled, taking a `Communicator` or an item
-    archives: tuple[str, ...]  # names of the zip files with the user's modules
+    code: UserCode
 
     @contextmanager
     def loaded(self) -> Iterator[Callable[[Any], Any]]:
@@ -55,7 +65,12 @@ class Task:
             except ModuleNotFoundError as error:
                 raise UserError(missing_module(error.name or str(error))) from error
 
-        with _process_kept(), importable(SparkFiles.get(name) for name in self.archives):
+        archives = map(SparkFiles.get, self.code.archives)
+        with (
+            _process_kept(),
+            variables_set(self.code.variables.items()),
+            importable(archives),
+        ):
             yield function
 
 

@@ -429,6 +429,29 @@ def test_the_users_module_travels_and_is_never_stale(
     assert str(tmp_path) not in second[0][2]
 
 
+def test_variables_that_the_users_code_reads_travel_and_stay_nowhere(
+    spark_local: EngineProcess,
+) -> None:
+    def run(engine: Any) -> list[Any]:
+        from sixfold.distributed.engines.spark import SparkEngine
+
+        def work(_: object) -> list[Any]:
+            return [os.environ.get("MY_WIDTH"), os.environ.get("MY_UNSET"), hash("text")]
+
+        found = []
+        values: dict[str, str | None]
+        for values in ({"MY_WIDTH": "7"}, {"MY_WIDTH": None, "MY_UNSET": None}, {}):
+            with SparkEngine(read=values.copy) as other:
+                found += other.run_ranks(work, 2).results
+                found += other.pool(work, [0], workers=1)
+        assert engine.session.environment["PYTHONHASHSEED"] == "0"
+        return found
+
+    found = spark_local.call(run)
+    assert [one[0] for one in found] == ["7"] * 3 + [None] * 6
+    assert {(one[1], one[2]) for one in found} == {(None, found[0][2])}
+
+
 @pytest.mark.full
 def test_a_rank_that_hangs_is_given_up_and_replaced(spark_local: EngineProcess) -> None:
     def run(engine: Any) -> Any:
