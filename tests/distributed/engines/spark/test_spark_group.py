@@ -439,8 +439,8 @@ def test_variables_that_the_users_code_reads_travel_and_stay_nowhere(
             return [os.environ.get("MY_WIDTH"), os.environ.get("MY_UNSET"), hash("text")]
 
         found = []
-        values: dict[str, str | None]
-        for values in ({"MY_WIDTH": "7"}, {"MY_WIDTH": None, "MY_UNSET": None}, {}):
+        first: dict[str, str | None] = {"MY_WIDTH": "7"}
+        for values in (first, dict.fromkeys(("MY_WIDTH", "MY_UNSET")), first.fromkeys(())):
             with SparkEngine(read=values.copy) as other:
                 found += other.run_ranks(work, 2).results
                 found += other.pool(work, [0], workers=1)
