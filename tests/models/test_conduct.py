@@ -128,6 +128,9 @@ STATE = {
     "the clock": ("self.t = time.time()", "x = x * (time.time() < self.t + 999)", "time.time (my"),
     "entropy": ("pass", "x = x * (1 + os.urandom(1)[0] // 256)", "calls os.urandom (mynet.py"),
     "a new generator": ("pass", "np.random.default_rng()", "calls os.urandom (mynet.py"),
+    "a new state": ("self.s = None", "s = self.s; np.random.RandomState(s)", "calls os.urandom"),
+    "Python's": ("pass", "x = x * (random.Random().random() < 2)", "calls os.urandom (mynet.py"),
+    "a new seed": ("pass", "random.seed()", "calls os.urandom (mynet.py"),
     "a file": ("pass", "open(__file__).close()", "calls open (mynet.py line"),
     "the date": ("pass", "time.strftime('%H')", "calls time.strftime (mynet.py line"),
     "the host": ("pass", "os.uname()", "calls os.uname (mynet.py line"),
@@ -282,6 +285,13 @@ BROKEN = {
 
 FINE = {
     "drawn by Python and NumPy": ("pass", "x = x * (random.random() + np.random.rand())"),
+    "drawn by generators with a seed": (
+        "self.seed = 3",
+        "x = x + np.random.RandomState(3).rand() + np.random.default_rng(3).random()\n"
+        "        seed = self.seed\n"
+        "        x = x + random.Random(3).random() + np.random.RandomState(\n"
+        "            seed=seed).rand() + np.random.RandomState(self.seed + 1).rand()",
+    ),
     "drawn by torch": ("pass", "x = F.dropout(x, 0.5)"),
     "images in place": ("pass", "x.mul_(1.5); x -= 0.5"),
     "a moving average": (

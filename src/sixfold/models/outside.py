@@ -5,7 +5,10 @@ for ever. Seen are calls of Python's own functions that the user's code makes, o
 make for it.
 """
 
+import ast
 import gc
+import itertools
+import linecache
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +72,9 @@ def watched() -> Iterator[list[str]]:
             getattr(called, "__self__", None), "__module__", ""
         )
         name = getattr(called, "__name__", "")
-        if name in _OUTSIDE.get(str(home), ()):
+        if name == "seed" and home == "random" and frame.f_locals.get("a", frame) is None:
+            home, name = "posix", "urandom"  # which its C code asks
+        if name in _OUTSIDE.get(str(home), ()) and not _makes_seeded(frame):
             place = _own_place(frame)
             if place:
                 found.append(f"{_CALLED.get(str(home), f'{home}.')}{name} ({place})")
@@ -84,6 +89,45 @@ def watched() -> Iterator[list[str]]:
         sys.setprofile(before)
         gc.callbacks.remove(collects)
         gc.callbacks.remove(has_collected)
+
+
+def _makes_seeded(frame: FrameType) -> bool:
+    """Whether `np.random.RandomState(3)` asks for entropy, as it does before it takes its seed.
+
+    NumPy's own code has no frames, so what is called is read where the call stands.
+    """
+    maker = frame.f_back
+    if maker is None or frame.f_code.co_name != "getrandbits":
+        return False
+    called = _expression(maker)
+    if not isinstance(called, ast.Call) or "RandomState" not in ast.unparse(called.func):
+        return False
+    given = [*called.args, *(keyword.value for keyword in called.keywords)]
+    names = {**maker.f_globals, **maker.f_locals}
+    return any(
+        (names.get(one.id) if isinstance(one, ast.Name) else getattr(one, "value", one)) is not None
+        for one in given
+    )
+
+
+def _expression(frame: FrameType) -> ast.expr | None:
+    """The expression that a frame computes just now, if its source is there."""
+    positions = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
+    if positions is None or None in positions:
+        return None
+    first, last, start, end = (place or 0 for place in positions)
+    lines = [
+        linecache.getline(frame.f_code.co_filename, number).encode()
+        for number in range(first, last + 1)
+    ]
+    if not all(lines):
+        return None
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][start:]
+    try:
+        return ast.parse(b"(" + b"".join(lines) + b")", mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
 
 
 def _own_place(frame: FrameType | None) -> str | None:
