@@ -1,5 +1,6 @@
 import gzip
 import io
+import lzma
 import tarfile
 import tracemalloc
 import zipfile
@@ -10,16 +11,17 @@ import fsspec
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.data import byte_ranges
+from sixfold.data import byte_ranges, resolve
 from sixfold.data.archives import is_archive_name, list_archive
 from sixfold.data.byte_ranges import ExtentReader
+from sixfold.data.config import DataConfig
 from sixfold.data.file_tree import open_tree
 from sixfold.data.images import BadImageError
 
 CONTENT = {
     f"train/{'cat' if i % 2 else 'dog'}/{i:03}.bin": bytes([i]) * (700 * i) for i in range(9)
 }
-KINDS = ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip", "stored.zip", "pax.tar")
+KINDS = ("tar", "tar.gz", "tar.xz", "tar.lzma", "tar.bz2", "zip", "stored.zip", "pax.tar")
 
 
 def write_archive(path: Path) -> Path:
@@ -28,6 +30,10 @@ def write_archive(path: Path) -> Path:
         with zipfile.ZipFile(path, "w", packing) as archive:
             for name, data in CONTENT.items():
                 archive.writestr(name, data)
+        return path
+    if path.name.endswith(".lzma"):
+        content = write_archive(path.with_name("plain.tar")).read_bytes()
+        path.write_bytes(lzma.compress(content, lzma.FORMAT_ALONE))
         return path
     packing_name = path.name.rpartition(".")[2]
     mode = f"w:{packing_name}" if packing_name != "tar" else "w:"
@@ -59,7 +65,7 @@ def test_members_are_read_without_unpacking(
     files = list_archive(str(archive(kind)), spool).files
     with ExtentReader() as reader:
         assert {name: reader.read(extent) for name, extent in files.items()} == CONTENT
-    assert len(list(spool.iterdir())) == (kind in ("tar.gz", "tar.xz", "tar.bz2"))
+    assert len(list(spool.iterdir())) == (kind in ("tar.gz", "tar.xz", "tar.lzma", "tar.bz2"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,7 +93,6 @@ def test_an_incomplete_archive_is_told_so(
 
 @pytest.mark.parametrize("kind", ["tar", "tar.xz"])
 def test_a_broken_header_is_no_end(archive: Callable[[str], Path], spool: Path, kind: str) -> None:
-    import lzma
 
     plain = bytearray(archive("tar").read_bytes())
     with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
@@ -292,7 +297,7 @@ def test_what_cannot_be_unpacked_is_told(tmp_path: Path, spool: Path) -> None:
     with pytest.raises(UserError, match="unpack the archive yourself"):
         list_archive(str(tmp_path / "a.zip"), spool)
     (tmp_path / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(600))
-    with pytest.raises(UserError, match=r"a 7-Zip archive, neither .*: unpack it$"):
+    with pytest.raises(UserError, match=r"a 7-Zip archive, neither .*: unpack it first$"):
         list_archive(str(tmp_path / "a.7z"), spool)
     (tmp_path / "notes.txt").write_text("no archive")
     with pytest.raises(UserError, match=r"notes.txt: neither a folder nor an archive"):
@@ -369,6 +374,21 @@ def test_files_of_operating_systems_are_none(tmp_path: Path, spool: Path, name: 
     assert contents(path, spool) == {"cat/a.jpg": b"A"}
     ((_, reason),) = open_tree(str(path), spool).left_out
     assert reason == "hidden"
+
+
+@pytest.mark.parametrize("name", ["set.7z", "train.rar", "set.tar.Z", "set.tar.lz"])
+@pytest.mark.parametrize("kind", ["folder", "mnist", "cells"])
+def test_an_archive_that_cannot_be_read_is_to_be_unpacked(
+    tmp_path: Path, spool: Path, kind: str, name: str
+) -> None:
+    begins = {"7z": b"7z\xbc\xaf\x27\x1c", "rar": b"Rar!", "Z": b"\x1f\x9d", "lz": b"LZIP"}
+    file = tmp_path / "set" / name
+    file.parent.mkdir()
+    file.write_bytes(begins[name.rpartition(".")[2]] + bytes(600))
+    with pytest.raises(UserError, match="unpack it first"):
+        list_archive(str(file), spool)
+    with pytest.raises(UserError, match=f"unpack {name} first"):
+        resolve(DataConfig(data=f"{kind}:{file.parent}"))
 
 
 def test_names_of_archives() -> None:

@@ -172,7 +172,7 @@ def test_what_pillow_can_read_is_read(picture: Maker, suffix: str) -> None:
         (b"<!DOCTYPE html><html>no such file</html>", "a web page, not an image: fetch"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
         (b"\x93NUMPY\1\0", "NumPy"),
-        (b"\x1f\x8b\x08\0", "a gzip file, not an image: unpack it"),
+        (b"\x1f\x8b\x08\0", "a gzip file, not an image: unpack it first"),
     ],
 )
 def test_what_is_no_image_is_called_by_its_name(data: bytes, name: str) -> None:

@@ -14,7 +14,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -25,12 +25,17 @@ from sixfold.data.archive_links import follow_links
 from sixfold.data.byte_ranges import MOST_PICTURE_BYTES, Extent, copy_to, too_large
 from sixfold.data.signatures import recognise
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
+SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.lzma", ".tlz", ".tar.bz2", ".tbz2"),
+    ".zip",
+)
+_UNREADABLE = (".7z", ".rar", ".z", ".zst", ".tzst", ".lz", ".lz4", ".lzo", ".zipx", ".cab")
 MOST_LINK_BYTES = 4096
 _NOT_ZERO = re.compile(rb"[^\0]")
 _DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\x00": lzma.open,
+    b"\x5d\0\0": lzma.open,  # of `xz --format=lzma`, older than xz
     b"BZh": bz2.open,
 }
 
@@ -49,6 +54,12 @@ _DAMAGE = (
 def is_archive_name(name: str) -> bool:
     """Whether a file is called like an archive."""
     return name.lower().endswith(SUFFIXES)
+
+
+def unpack_hint(names: Iterable[str]) -> str:
+    """What to do where only an archive is found that cannot be read; empty where none is."""
+    packed = next((name for name in names if name.lower().endswith(_UNREADABLE)), None)
+    return f"; such archives are not read: unpack {packed} first" if packed else ""
 
 
 @dataclass
@@ -105,7 +116,7 @@ def list_archive(path: str, spool: Path) -> Members:
     what, remedy = recognise(start) or ("", "")
     raise UserError(
         f"{path}: {what and f'{what}, '}neither a folder nor an archive that can be read (tar, "
-        f"tar.gz, tar.xz, tar.bz2 or zip){remedy and f': {remedy}'}"
+        f"tar.gz, tar.xz, tar.lzma, tar.bz2 or zip){remedy and f': {remedy}'}"
     )
 
 

@@ -7,7 +7,7 @@ _RENDER = "render it to PNG"
 _FRAMES = "take pictures out of it, with ffmpeg for example"
 _SLICES = "export its slices as PNG"
 _RAW = "develop it to PNG, TIFF or JPEG"
-_UNPACK = "unpack it"
+_UNPACK = "unpack it first"
 OTHER_FORMAT = "expected a picture a file"
 _PARQUET = "a table must be Parquet (df.write.parquet, df.to_parquet)"
 
@@ -59,6 +59,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (257, b"ustar", "a tar archive", _UNPACK),
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
     (0, b"\x04\x22\x4d\x18", "an LZ4 file", _UNPACK),
+    (0, b"LZIP", "an lzip file", _UNPACK),
     (0, b"\x1f\x9d", "a file of `compress`", _UNPACK),
     (0, b"\x93NUMPY", "a NumPy array", OTHER_FORMAT),
     (0, b"\x89HDF\r\n", "an HDF5 file", OTHER_FORMAT),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import digits, paths, synthetic
-from sixfold.data.archives import is_archive_name
+from sixfold.data.archives import is_archive_name, unpack_hint
 from sixfold.data.config import PreparationConfig
 from sixfold.data.file_tree import fingerprint, open_tree
 from sixfold.data.formats import cells, cifar10, folder, mnist, parquet
@@ -89,7 +89,10 @@ def locate(spec: Spec) -> str:
     if found is None:
         names = [entry.name for entry in paths.children(spec.where)]
         shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-        raise UserError(f"{spec.where}: expected {layout.wanted}; it holds {shown or 'nothing'}")
+        raise UserError(
+            f"{spec.where}: expected {layout.wanted}; it holds {shown or 'nothing'}"
+            f"{unpack_hint(names)}"
+        )
     return found
 
 

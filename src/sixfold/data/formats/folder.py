@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import paths
-from sixfold.data.archives import is_archive_name
+from sixfold.data.archives import is_archive_name, unpack_hint
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.file_tree import Tree, unused
 from sixfold.data.formats.layout import ROLES, enter, find_parts, nesting_problems
@@ -144,7 +144,7 @@ def describe(tree: Tree) -> str:
     names = [*tree.top(), *sorted(name for name in tree.files if "/" not in name)]
     shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
     packed = any(map(is_archive_name, names))
-    hint = "; unpack what is packed in it" if packed else ""
+    hint = "; unpack what is packed in it" if packed else unpack_hint(names)
     return f"{paths.base_name(tree.path)} holds {shown or 'nothing'}{hint}"
 
 
