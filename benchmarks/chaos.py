@@ -10,6 +10,8 @@ than they promise to outlive.
 
 On Spark every second victim is a whole executor: the master must be of this host's.
 
+Ctrl-C, or the end of --minutes, ends the killing, and what was seen until then is printed.
+
 python benchmarks/chaos.py --kills 100
 python benchmarks/chaos.py --kills 10 --signal STOP
 python benchmarks/chaos.py --kills 20 --strategy model_parallel
@@ -28,6 +30,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,8 +64,9 @@ class Killer:
         *,
         executors: bool,
         least: int,
+        deadline: float,
     ) -> None:
-        self._least = least
+        self._least, self._deadline = least, deadline
         self.left, self._number, self._chance = kills, number, chance
         self._executors = executors
         self._pids: dict[int, int] = {}
@@ -82,6 +87,8 @@ class Killer:
 
     def _kill(self) -> None:
         while self.left and not self._over.wait(self._chance.uniform(0.5, 2.0)):
+            if time.monotonic() > self._deadline:
+                return
             alive = sorted(set(self._pids.values()) - self._gone)
             if len(alive) < self._least:
                 continue
@@ -123,6 +130,46 @@ def besides_relaunch(folder: str, views: Sequence[Mapping[str, Any]]) -> list[fl
     return found
 
 
+@dataclass
+class Seen:
+    """What was found in all runs that have ended."""
+
+    signals: int = 0
+    runs: int = 0
+    same: int = 0  # runs with the weights of a calm one
+    lost: list[int] = field(default_factory=list)  # steps made again, by view
+    losses: list[float] = field(default_factory=list)  # stalls of views with no rank more
+    joins: list[float] = field(default_factory=list)  # and of those that others have joined
+    without: list[float] = field(default_factory=list)  # all, from when a replacement had joined
+
+    def add(self, views: Sequence[Mapping[str, Any]], without: list[float]) -> None:
+        """Take in the views of a run."""
+        for before, view in pairwise(views):
+            grown = view["ranks"] > before["ranks"]
+            (self.joins if grown else self.losses).append(view["stall_s"])
+            self.lost.append(view["lost_steps"])
+        self.without += without
+
+    def told(self) -> str:
+        """A table of one line."""
+        columns = {
+            "signals, runs": f"{self.signals}, {self.runs}",
+            "same weights": f"{self.same} of {self.runs}",
+            "steps made again at a time": f"at most {max(self.lost, default=0)}",
+            "stall after a loss: median, worst": _stalls(self.losses),
+            "as ranks join": _stalls(self.joins),
+            "all, from when a replacement had joined": _stalls(self.without),
+        }
+        rows = (columns, ["---"] * len(columns), columns.values())
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _stalls(found: Sequence[float]) -> str:
+    if not found:
+        return "none"
+    return f"{statistics.median(found):.3f} s, {max(found):.3f} s of {len(found)}"
+
+
 def run(
     options: argparse.Namespace, engine: str, workers: int, killer: Killer | None
 ) -> tuple[Any, list[float]]:
@@ -141,10 +188,11 @@ def run(
 
 
 def main() -> None:
-    """Kill, and print a line a run and one for all."""
+    """Kill, and print a line a run and a table for all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=4000, help="of each run")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which nobody is killed")
     choices = ("sync", "model_parallel", "local_sgd")
     parser.add_argument("--strategy", choices=choices, default="sync")
     parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
@@ -153,49 +201,50 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     vars(elastic)["Membership"] = Readiness
+    seen = Seen()
     with contextlib.ExitStack() as stack:
         if options.engine == "spark":  # one session for all runs, which take up the active one
             stack.enter_context(open_engine("spark", master=options.master))
-        strike(options)
+        try:
+            strike(options, seen)
+        except KeyboardInterrupt:
+            print("interrupted: the run under way is not counted")
+    print(seen.told())
 
 
-def strike(options: argparse.Namespace) -> None:
+def strike(options: argparse.Namespace, seen: Seen) -> None:
     """Train again and again, until all has been killed that was to be."""
     chance, number = random.Random(options.seed), signal.Signals[f"SIG{options.signal}"]
-    is_sync = options.strategy == "sync"
+    is_sync, is_spark = options.strategy == "sync", options.engine == "spark"
     calm: dict[int, str] = {}  # the hash of a run that nothing happens to, by ranks
-    left, stalls, lost, same, runs = options.kills, list[float](), list[int](), 0, 0
-    without = list[float]()
-    while left > 0:
-        workers = 2 + runs % (3 if options.engine == "local" else 2)
+    deadline = time.monotonic() + 60.0 * options.minutes
+    while (left := options.kills - seen.signals) > 0 and time.monotonic() < deadline:
+        workers = 2 + seen.runs % (2 if is_spark else 3)
         ranks = 1 if is_sync else workers
         if ranks not in calm:
             calm[ranks] = run(options, "local", ranks, None)[0].weights_sha256
-        expected = calm[ranks]
-        least = 2 if is_sync else workers
-        executors = options.engine == "spark"
         most = min(left, -(-options.kills // 3))  # so that there are runs of several sizes
-        killer = Killer(most, number, chance, executors=executors, least=least)
+        killer = Killer(
+            most,
+            number,
+            chance,
+            executors=is_spark,
+            least=2 if is_sync else workers,
+            deadline=deadline,
+        )
         began = time.monotonic()
-        found, more = run(options, options.engine, workers, killer)
-        without += more
-        kills = most - killer.left
-        left -= kills
-        runs, same = runs + 1, same + (found.weights_sha256 == expected)
-        stalls += [view["stall_s"] for view in found.views[1:]]
-        lost += [view["lost_steps"] for view in found.views[1:]]
+        found, without = run(options, options.engine, workers, killer)
+        kills, is_same = most - killer.left, found.weights_sha256 == calm[ranks]
+        seen.signals += kills
+        seen.runs += 1
+        seen.same += is_same
+        seen.add(found.views, without)
         print(
             f"{workers} ranks: {kills} signals, {len(found.views)} views, {found.lost_steps} steps "
             f"made again, {time.monotonic() - began:.0f} s, "
-            f"{'same' if found.weights_sha256 == expected else 'OTHER'} weights",
+            f"{'same' if is_same else 'OTHER'} weights",
             flush=True,
         )
-    print(
-        f"{options.kills - left} times SIG{options.signal}: {same} of {runs} runs with the same "
-        f"weights; at most {max(lost)} steps made again at a time; stall median "
-        f"{statistics.median(stalls):.3f} s, worst {max(stalls):.3f} s, from when a replacement "
-        f"had joined {statistics.median(without):.3f} s, {max(without):.3f} s"
-    )
 
 
 if __name__ == "__main__":

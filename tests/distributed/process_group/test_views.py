@@ -316,6 +316,16 @@ def test_nobody_comes_from_an_excluded_host_and_who_is_there_stays() -> None:
     assert membership.become_ready(C, 1) == [Notice(A, "start", 2), Notice(C, "start", 2)]
 
 
+def test_a_host_that_is_excluded_twice_gives_away_no_slot_that_somebody_has() -> None:
+    membership = formed(most=2)
+    membership.exclude("bad")
+    waits, spare = MemberId(1, 1), MemberId(1, 2)
+    assert membership.join(waits, "bad") == [Notice(waits, "wait")]
+    assert membership.join(spare, "good") == [Notice(spare, "wait")]
+    assert membership.exclude("bad") == []
+    assert membership.phases[spare] is Phase.SPARE
+
+
 def test_fewer_than_the_least_wait_for_others() -> None:
     membership = formed(least=2, most=2)
     membership.lose(B)

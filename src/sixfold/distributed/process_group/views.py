@@ -136,7 +136,7 @@ class Membership:
             phase = self.phases[member]
             if self._hosts[member] == host and member not in self.view.members:
                 self.phases[member] = Phase.EXCLUDED
-                if phase is not Phase.SPARE:
+                if phase not in (Phase.SPARE, Phase.EXCLUDED):  # those had no slot to leave
                     told += self._admit_spare(member.slot)
         return told
 
