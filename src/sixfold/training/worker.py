@@ -5,6 +5,7 @@ run directory, and neither the engine nor the launcher.
 """
 
 import dataclasses
+import importlib
 import math
 import os
 import time
@@ -94,11 +95,12 @@ class Training:
     def __init__(self, job: TrainJob, comm: Communicator) -> None:
         config, self.entered = job.config, time.time()
         self.comm, self.config, self.claim, self.pause = comm, config, job.claim, job.pause
-        if comm.view == 0 and on_loss(config) == REPLACE:
-            comm.renew()  # what this rank holds depends on its number
         if comm.view:
             self.files = self._open_files()  # before all else: another host may not see it
         self.data = datasets.open_data(config.data)
+        if comm.view == 0 and on_loss(config) == REPLACE:  # what it holds depends on its number
+            importlib.import_module("torch._dynamo")  # 1.5 s, at the first tensor without memory
+            comm.renew()
         self._build(config.initialization.start_step)
         is_narrow = config.training.precision == BF16 and config.compute.device == CPU
         slow = slow_bf16() if is_narrow else None
