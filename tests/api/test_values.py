@@ -126,3 +126,19 @@ def test_what_no_file_can_be_called_is_told(name: str) -> None:
         sixfold.train("lenet5", "digits", resize=28, out=name)
     with pytest.raises(UserError, match="did you mean resize"):
         predict(_Network(), [], resise=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        sixfold.configure,
+        functools.partial(sixfold.train, "lenet5", "digits"),
+        functools.partial(sixfold.lr_find, "lenet5", "digits"),
+        sixfold.tickets,
+    ],
+)
+def test_what_cannot_be_read_and_what_cannot_be_are_told_together(call: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        call(lr="x", epochs=-1, workers=2.5)
+    told = " ".join(caught.value.problems)
+    assert [word in told for word in ("lr='x'", "epochs", "workers=2.5")] == [True] * 3

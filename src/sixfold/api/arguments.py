@@ -14,7 +14,7 @@ from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder
-from sixfold.core.settings import build_tree
+from sixfold.core.settings import build_tree, readable
 from sixfold.data.config import HANDED_OVER, DataConfig
 from sixfold.data.given import TEST_FRACTION, Source, write_given
 from sixfold.data.given_sources import parts_of
@@ -169,7 +169,7 @@ class Arguments:
                 config = build_tree(TrainConfig, options)
             except UserError as error:
                 problems += error.problems
-                config = _readable(options)
+                config = readable(TrainConfig, options)
         else:
             config = with_values(config, self._options)
         problems += problems_without(config, self._objects)
@@ -254,18 +254,3 @@ def _has_test_part(config: DataConfig) -> bool:
 
 def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _readable(options: Mapping[str, Any]) -> TrainConfig:
-    """The settings from those options that can be read one by one."""
-    kept = {}
-    for name, value in options.items():
-        try:
-            build_tree(TrainConfig, {name: value})
-        except UserError:
-            continue
-        kept[name] = value
-    try:
-        return build_tree(TrainConfig, kept)
-    except UserError:
-        return TrainConfig()

@@ -9,7 +9,7 @@ from sixfold.api.live import shown, silent
 from sixfold.api.result import TrainResult
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.settings import build_tree, hints_of
+from sixfold.core.settings import build_or_tell_all, hints_of
 
 Figures = dict[str, Any]
 Run = str | PathLike[str]
@@ -34,7 +34,7 @@ def _settings(
         isinstance(one, TrainResult) and one.is_own() for one in given.values()
     ):
         plain["trust_model"] = True
-    return build_tree(tree, {**plain, **options})
+    return build_or_tell_all(tree, {**plain, **options})
 
 
 def _call(

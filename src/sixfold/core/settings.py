@@ -9,6 +9,7 @@ import math
 import operator
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -202,6 +203,28 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
     if found:
         raise UserError([*found, *made.problems()])
     return made
+
+
+def readable(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
+    """The settings from those values that can be read one by one."""
+    kept = {}
+    for name, value in settings.items():
+        with suppress(UserError):
+            build_tree(tree, {name: value})
+            kept[name] = value
+    try:
+        return build_tree(tree, kept)
+    except UserError:
+        return tree()
+
+
+def build_or_tell_all(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
+    """As `build_tree`, whose error tells here what is wrong with values that can be read too."""
+    try:
+        return build_tree(tree, settings)
+    except UserError as error:
+        others = readable(tree, settings).problems()
+        raise UserError(dict.fromkeys([*error.problems, *others])) from None
 
 
 def from_sections(

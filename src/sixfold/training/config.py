@@ -9,7 +9,7 @@ from typing import Any
 from sixfold.core.config import LARGEST_SEED, RunConfig
 from sixfold.core.cpu_isa import INSTRUCTION_SETS, NATIVE
 from sixfold.core.errors import UserError, raise_problems
-from sixfold.core.settings import Settings, build_tree, option
+from sixfold.core.settings import Settings, build_or_tell_all, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.logical_shards import LARGEST_COUNT
@@ -360,7 +360,7 @@ def configure(**settings: Any) -> TrainConfig:
     >>> configure(model="slide", batch_size=100, workers=2).training.batch_size
     100
     """
-    config = build_tree(TrainConfig, settings)
+    config = build_or_tell_all(TrainConfig, settings)
     raise_problems(config.problems())
     return config
 
