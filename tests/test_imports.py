@@ -1,9 +1,9 @@
 """What starting costs: nothing heavy is imported before it is needed."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -58,16 +58,17 @@ def test_wrong_words_are_answered_before_torch_is_imported(wrong: str) -> None:
     assert not set(loaded) & {"torch", "pyspark", "scipy", "pandas"}
 
 
-def test_help_comes_at_once() -> None:
+def test_help_takes_next_to_no_processor_time() -> None:
     def measure() -> float:
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "sixfold", "--help"], capture_output=True, timeout=60, check=True
         )
-        return time.perf_counter() - begin
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The best of several: the machine may be busy with something else.
-    assert min(measure() for _ in range(5)) < 0.5
+    # Not by the clock: the machine may be busy with something else.
+    assert min(measure() for _ in range(3)) < 0.5
 
 
 def test_public_names_exist_and_others_are_refused() -> None:
