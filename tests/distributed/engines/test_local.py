@@ -398,8 +398,17 @@ def test_a_lost_rank_restarts_the_whole_group_with_a_new_claim(
             os.kill(os.getpid(), signal.SIGKILL)
         return [comm.attempt, total(comm)]
 
-    claims = itertools.count(10)
-    group = local.run_ranks(work, 2, max_restarts=3, claim=lambda: next(claims))
+    claims, notes = itertools.count(10), list[str]()
+    group = local.run_ranks(
+        work,
+        2,
+        max_restarts=3,
+        claim=lambda: next(claims),
+        on_event=lambda _, event: notes.append(str(event["text"])),
+    )
+    assert [("rank 1 on" in note, "all start again" in note) for note in notes] == [
+        (True, True)
+    ] * 2
     assert group.results == [[12, 3], [12, 3]]
     assert group.restarts == 2
     assert len(list(tmp_path.iterdir())) == 6

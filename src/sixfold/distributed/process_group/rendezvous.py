@@ -84,7 +84,11 @@ class Rendezvous:
         """
         if self.now.number >= 0:
             self.restarts += 1
-        self.last_fault = self.now.best_guess
+        self.last_fault = fault = self.now.best_guess
+        if fault is not None and self._on_event is not None:
+            what = "all start again, from the last checkpoint if there is one"
+            text = f"rank {fault.rank} on {fault.host} was lost ({fault.cause}): {what}"
+            self._on_event(fault.rank, {"kind": "note", "text": text})
         self.now.shut()
         self.now = Generation(generation, self.size, self._patience)
         self.now.attempt = generation if self._claim is None else self._claim()
