@@ -182,7 +182,13 @@ def test_imports_are_followed_without_running_them(tmp_path: Path) -> None:
 def test_a_variable_that_the_network_reads_belongs_to_the_run(
     project: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = "import os\nGAIN, HOME = os.environ.get('MY_GAIN', '1'), os.getenv('HOME')\n"
+    read = """
+import os
+GAIN, HOME = os.environ.get('MY_GAIN', '1'), os.getenv('HOME')
+def read(name):
+    return os.environ.get(name)
+BIAS, ALL = read('MY_BIAS'), dict(os.environ)
+"""
     (project / "blocks" / "head.py").write_text(read + HEAD)
     first = train(settings(configure))
     monkeypatch.setenv("HOME", str(project))
@@ -190,5 +196,9 @@ def test_a_variable_that_the_network_reads_belongs_to_the_run(
     monkeypatch.setenv("MY_GAIN", "2")
     with pytest.raises(UserError, match=r"the environment: \$MY_GAIN has changed since"):
         train(settings(configure))
-    with pytest.warns(UserWarning, match=r"\$MY_GAIN changed since mynet.py:net was trained"):
+    monkeypatch.delenv("MY_GAIN")
+    monkeypatch.setenv("MY_BIAS", "2")  # whose name stands in no call that reads it
+    with pytest.raises(UserError, match=r"the environment: \$MY_BIAS has changed since"):
+        train(settings(configure))
+    with pytest.warns(UserWarning, match=r"\$MY_BIAS changed since mynet.py:net was trained"):
         sixfold.predict("run", "folder:set", out="scores.parquet", engine="inline")

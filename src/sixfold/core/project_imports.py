@@ -124,7 +124,7 @@ def _imports_by_name(tree: ast.AST) -> bool:
     return bool(names & {"import_module", "__import__", "run_path"})
 
 
-_OF_THE_HOST = frozenset(
+OF_THE_HOST = frozenset(
     {"HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "PATH", "PYTHONPATH", "SHELL", "TERM", "DISPLAY"}
     | {"TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "DEBUG", "LOGLEVEL"}
     | {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RANK", "LOCAL_RANK"}
@@ -159,7 +159,7 @@ def variables_read(file: Path) -> set[str]:
             if asked == "getenv" or (asked == "get" and _last_name(inner) == "environ"):
                 found.append(node.args[0])
     read = {text for one in found if (text := _text(one)) is not None}
-    return read.union(*(texts.get(_last_name(one), ()) for one in found)) - _OF_THE_HOST
+    return read.union(*(texts.get(_last_name(one), ()) for one in found)) - OF_THE_HOST
 
 
 def _text(node: ast.AST) -> str | None:

@@ -22,14 +22,15 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import psutil
 
 from sixfold.core.installed import is_installed
-from sixfold.core.project_imports import ImportWalk
+from sixfold.core.project_imports import OF_THE_HOST, ImportWalk
 from sixfold.models.identity import Identity
+from sixfold.models.observe import is_own
 
 _MARK = "_sixfold_source"
 _USED = "_sixfold_used"
@@ -44,6 +45,7 @@ class Used:
     files: set[Path] = field(default_factory=set)  # that were opened for reading
     # Those files, of both kinds, that were used only when the network was built.
     late: set[Path] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)  # of the environment, that were read
 
     def add_classes(self, network: Any) -> None:
         """Take up where the classes of a network's layers are written."""
@@ -70,7 +72,7 @@ def used_by(module: str) -> Used:
     found = Used()
     spec = getattr(sys.modules.get(module), "__spec__", None)
     if isinstance(noted := getattr(spec, _USED, None), Used):
-        found = Used(dict(noted.modules), set(noted.files), set(noted.late))
+        found = Used(dict(noted.modules), set(noted.files), set(noted.late), set(noted.variables))
     waiting = [module, *found.modules]
     seen: set[str] = set()
     while waiting:
@@ -162,7 +164,8 @@ def noting(places: Sequence[tuple[Path, str]]) -> Iterator[Used]:
     path_finder = [n for n, one in enumerate(sys.meta_path) if one is PathFinder]
     sys.meta_path.insert(path_finder[0] if path_finder else len(sys.meta_path), finder)
     try:
-        with _listening(finder.used.files, [*(directory for directory, _ in places), Path.cwd()]):
+        folders = [*(directory for directory, _ in places), Path.cwd()]
+        with _listening(finder.used.files, folders), _asked(finder.used.variables):
             yield finder.used
     finally:
         with contextlib.suppress(ValueError):
@@ -184,6 +187,7 @@ def _note(module: str, found: Used, *, late: bool) -> None:
         used.late -= files
     used.modules |= found.modules
     used.files |= found.files
+    used.variables |= found.variables
 
 
 class _Finder:
@@ -219,6 +223,43 @@ class _SourceLoader(SourceFileLoader):
         self._notes[_MARK] = hashlib.sha256(source).hexdigest()
         code: CodeType = self.source_to_code(source, self.path)
         return code
+
+
+@contextmanager
+def _asked(variables: set[str]) -> Iterator[None]:
+    """While open, note the variables of the environment that the user's code reads in this thread.
+
+    Not those of whoever takes the whole environment (`dict(os.environ)`).
+    """
+    environ: Any = os.environ
+    encode, thread = environ.encodekey, threading.get_ident()
+    read: dict[Any, set[str]] = {}  # by the place in the code
+
+    def noted(name: Any) -> Any:
+        place = _reader(sys._getframe(1)) if threading.get_ident() == thread else None
+        if place is not None:
+            read.setdefault(place, set()).add(name)
+        return encode(name)
+
+    environ.encodekey = noted
+    try:
+        yield
+    finally:
+        environ.encodekey = encode
+        for names in read.values():
+            if not names.issuperset(os.environ):
+                variables |= names - OF_THE_HOST
+
+
+def _reader(frame: FrameType | None) -> tuple[CodeType, int] | None:
+    """Where the user's code reads a variable; None if others do, or if it is set."""
+    if frame is None or frame.f_code.co_name != "__getitem__":
+        return None
+    while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
+        frame = frame.f_back
+    if frame is None or not is_own(str(frame.f_globals.get("__name__"))):
+        return None
+    return frame.f_code, frame.f_lasti
 
 
 _ears = threading.local()

@@ -28,6 +28,8 @@ class ProjectFiles:
     # Absolute paths of those that are known before the network is built.
     early: frozenset[Path] = frozenset()
     late: frozenset[Path] = frozenset()  # of those that were used only when it was built
+    # Variables of the environment that were read when it was built.
+    variables: frozenset[str] = frozenset()
 
 
 def project_files(name: str, arguments: str = "") -> ProjectFiles:
@@ -37,7 +39,7 @@ def project_files(name: str, arguments: str = "") -> ProjectFiles:
     """
     if ":" not in name:
         return ProjectFiles()
-    files, late = set[Path](), set[Path]()
+    files, late, variables = set[Path](), set[Path](), set[str]()
     for directory, module in places_of(name):
         walk = ImportWalk(directory)
         walk.follow(module)
@@ -45,6 +47,7 @@ def project_files(name: str, arguments: str = "") -> ProjectFiles:
             used = used_by(module)
             files |= {*used.modules.values(), *used.files}
             late |= used.late
+            variables |= used.variables
             for other in used.modules:
                 walk.follow(other)
         if not is_packed(name):
@@ -53,13 +56,13 @@ def project_files(name: str, arguments: str = "") -> ProjectFiles:
                     walk.add_named(value, directory)
         files |= walk.files
     files = {file for file in files if file.is_file()}
-    return ProjectFiles(frozenset(files - late), frozenset(files & late))
+    return ProjectFiles(frozenset(files - late), frozenset(files & late), frozenset(variables))
 
 
 def variables_of(files: ProjectFiles) -> dict[str, str | None]:
     """What the environment says to the names that files of a network ask for; None: nothing."""
     source = [path for path in (*files.early, *files.late) if path.suffix == ".py"]
-    names = set[str]().union(*map(variables_read, source))
+    names = set(files.variables).union(*map(variables_read, source))
     return {name: os.environ.get(name) for name in sorted(names)}
 
 
@@ -107,10 +110,10 @@ def changed_files(name: str, arguments: str, before: Mapping[str, str]) -> list[
     try:
         directory, found = _directory(name), project_files(name, arguments)
         now = relative_names(name, {file: file_sha256(file) for file in found.early})
-        variables = variable_hashes(variables_of(found))
     except UserError:
         return []
-    now |= {variable: one for variable, one in variables.items() if variable in before}
+    known = [name.removeprefix("$") for name in before if name.startswith("$")]
+    now |= variable_hashes({name: os.environ.get(name) for name in known})
     for file in {*before} - {*now}:  # those that it used only when it was built
         if (path := directory / file).is_file():
             now[file] = file_sha256(path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -191,7 +192,7 @@ def _network_files(
         hashes = variable_hashes(variables_of(files))
         option = f"--model {model.model}{_ENVIRONMENT}"
         found |= {name: {"option": option, "sha256": one} for name, one in hashes.items()}
-        late |= {str(path) for path in files.late}
+        late |= {str(path) for path in files.late} | {f"${name}" for name in files.variables}
     return found, frozenset(late)
 
 
@@ -212,6 +213,10 @@ def _refuse_strange(record: Mapping[str, Any]) -> None:
 
 def _as_it_is(name: str, option: str) -> dict[str, str] | None:
     """What a file holds now; None if it is gone."""
+    if name.startswith("$"):
+        variable = name.removeprefix("$")
+        hashes = variable_hashes({variable: os.environ.get(variable)})
+        return {"option": option, "sha256": hashes[name]}
     path = Path(name)
     return {"option": option, "sha256": file_sha256(path)} if path.is_file() else None
 
