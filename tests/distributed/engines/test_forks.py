@@ -50,6 +50,8 @@ class Pids:
         self._act = act
 
     def __call__(self, rank: int, event: PlainData) -> None:
+        if "pid" not in event:  # a note on the loss
+            return
         self.pids[rank] = event["pid"]
         if len(self.pids) == 2:
             threading.Timer(0.1, self._act, [[self.pids.pop(0), self.pids.pop(1)]]).start()
