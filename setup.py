@@ -20,7 +20,7 @@ setup(
                 "src/sixfold/training/native/winograd.inc",
                 "src/sixfold/training/native/needs.inc",
             ],
-            extra_compile_args=["-O3", "-Wno-psabi", "-ffp-contract=off"],
+            extra_compile_args=["-O3", "-g0", "-Wno-psabi", "-ffp-contract=off"],
             optional=True,
         )
     ]

@@ -213,9 +213,9 @@ def fit_forms(engine: Any, folder: str) -> dict[str, str]:
 
 @pytest.mark.full
 def test_every_form_of_an_image_gives_the_same_network(
-    spark_local: EngineProcess, tmp_path: Path
+    spark_any: EngineProcess, tmp_path: Path
 ) -> None:
-    hashes = spark_local.call(fit_forms, str(tmp_path))
+    hashes = spark_any.call(fit_forms, str(tmp_path))
     assert set(hashes) == {"binary", "array", "flat", "path", "image", "vector"}
     assert len(set(hashes.values())) == 1, hashes
 
@@ -267,9 +267,9 @@ def fit_odd_rows(engine: Any, out: str) -> dict[str, Any]:
 
 @pytest.mark.full
 def test_rows_that_cannot_be_used_are_refused_or_counted(
-    spark_local: EngineProcess, tmp_path: Path
+    spark_any: EngineProcess, tmp_path: Path
 ) -> None:
-    told = spark_local.call(fit_odd_rows, str(tmp_path))
+    told = spark_any.call(fit_odd_rows, str(tmp_path))
     assert any("1 of 63 rows have no label" in line for line in told["problems"])
     assert any("2 of 63 rows cannot be used" in line for line in told["problems"])
     assert (told["rows"], told["skipped"]) == (63, 3)
@@ -373,6 +373,59 @@ def test_early_stopping_ends_a_fit(spark_local: EngineProcess, tmp_path: Path) -
     assert "early" in fields["stopped_by"]
 
 
+def fit_cancelled(engine: Any, folder: str) -> dict[str, Any]:
+    import threading
+    import time
+
+    session = tables.session_of(engine)
+    table, run = tables.encoded(session), Path(folder, "run")
+    on_connect = hasattr(engine, "connected")
+    told: dict[str, Any] = {"failed": []}
+    network = tables.classifier(out=str(run), steps=400)
+
+    def cell() -> None:
+        if on_connect:
+            session.addTag("cell")
+        else:
+            session.sparkContext.setJobGroup("cell", "of a notebook")
+        try:
+            network.fit(table)
+        except Exception as error:
+            told["failed"].append((type(error).__name__, str(error)))
+
+    thread = threading.Thread(target=cell)
+    thread.start()
+    while thread.is_alive() and not (run / "metrics.jsonl").is_file():
+        time.sleep(0.02)
+    if on_connect:
+        session.interruptTag("cell")
+    else:
+        session.sparkContext.cancelJobGroup("cell")
+    thread.join()
+    told["threads"] = [t.name for t in threading.enumerate() if t.name == "sixfold-spark-job"]
+    try:
+        network.fit(table)
+    except UserError as error:
+        told["again"] = list(error.problems)
+    told["resumed"] = network.copy().setResume(True).fit(table).summary.weights_sha256
+    told["whole"] = network.setOut(f"{folder}/whole").fit(table).summary.weights_sha256
+    return told
+
+
+@pytest.mark.full
+def test_who_cancels_the_callers_jobs_ends_a_fit_that_can_be_resumed(
+    spark_any: EngineProcess, tmp_path: Path
+) -> None:
+    told = spark_any.call(fit_cancelled, str(tmp_path))
+    ((kind, line),) = told["failed"]
+    assert kind == "RunError"
+    assert line.startswith("Spark could not run the ranks: ")
+    assert "\n" not in line
+    assert told["threads"] == []
+    assert "was not finished: resume it with resume, or have one made" in told["again"][0]
+    assert told["resumed"] == told["whole"]
+
+
 def test_wrong_params_are_told_together_in_sparks_words() -> None:
     pytest.importorskip("pyspark")
     from sixfold.spark import SixfoldClassifier
@@ -384,6 +437,8 @@ def test_wrong_params_are_told_together_in_sparks_words() -> None:
         "batchSize='many'",
     ]
     assert "did you mean epochs" in caught.value.problems[0]
+    counted: Any = SixfoldClassifier(batchSize=np.int64(32), lr=np.float32(0.5))
+    assert (counted.getBatchSize(), counted.getLr()) == (32, 0.5)
     listed: Any = SixfoldClassifier(augment=["crop:4", "flip"])
     assert listed.getAugment() == "crop:4,flip"
 
@@ -471,6 +526,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     for (line,), name in zip((dotted, dots), ("a.b", "c.d"), strict=True):
         assert f"column '{name}': Spark takes the dot for a field of a struct" in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.full
+def test_over_connect_it_is_refused_in_the_same_words(
+    spark_local: EngineProcess, spark_connect: EngineProcess
+) -> None:
+    classic, connect = spark_local.call(refuse), spark_connect.call(refuse)
+    assert len(classic) == len(connect) == 19
+    assert connect == classic
 
 
 def save_and_score(engine: Any, folder: str) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from tests.spark_masters import EngineProcess
 
 import sixfold
 
-pytestmark = [pytest.mark.spark, pytest.mark.full]
-
 KINDS = ("PNG", "JPEG", "BMP", "TIFF")
 
 
@@ -81,6 +79,8 @@ def probabilities(model: Any, table: Any) -> Any:
     return np.array([row["probability"].toArray() for row in rows])
 
 
+@pytest.mark.spark
+@pytest.mark.full
 def test_counts_and_scores_of_every_kind(spark_any: EngineProcess, tmp_path: Path) -> None:
     forms = {"layers": {"features.0": "dense", "classifier.1": "csr"}}
     (tmp_path / "forms.json").write_text(json.dumps(forms))
@@ -100,3 +100,59 @@ def test_counts_and_scores_of_every_kind(spark_any: EngineProcess, tmp_path: Pat
         wanted = network(torch.from_numpy(tables.pixels(12))).softmax(1).numpy()
     for name in ("sixz", "sparse", "saved"):
         np.testing.assert_allclose(told[name], wanted, atol=1e-5)
+
+
+class Means:
+    """A network whose scores are an image's mean of each channel."""
+
+    shape, classes = (3, 8, 8), ("a", "b", "c")
+
+    def __call__(self, images: Any) -> Any:
+        return images.float().mean((2, 3))
+
+
+def test_every_form_that_spark_brings_is_scored_alike_and_nulls_stay_nulls() -> None:
+    import pyarrow as pa
+
+    from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION
+    from sixfold.spark.scoring import Scorer, Weights
+
+    pixels = tables.pixels(4)
+    bgr = [np.moveaxis(image, 0, 2)[..., ::-1].tobytes() for image in pixels]
+    sizes = {"height": 8, "width": 8, "nChannels": 3, "mode": 16}
+    two = np.zeros((2, 8, 8), np.uint8)  # channels
+    forms: dict[str, tuple[list[Any], Any]] = {
+        "bytes": ([*map(tables.png, pixels)], b"no picture"),
+        "image": ([{**sizes, "data": data} for data in bgr], {**sizes, "data": b"short"}),
+        "file": ([{"bytes": tables.png(image), "path": ""} for image in pixels], {"bytes": b"x"}),
+        "nested": ([image.tolist() for image in pixels], two.tolist()),
+        "flat": ([image.ravel().astype(float).tolist() for image in pixels], [1.0, float("nan")]),
+    }
+    weights = Weights(b"", "", "", "")
+    wanted = pixels.mean((2, 3))
+    for form, (images, bad) in forms.items():
+        cells = pa.array([images[0], None, *images[1:3], bad, images[3]])
+        for targets in (CLASSES, REGRESSION, MULTI_LABEL):
+            scorer = Scorer(
+                weights=weights, pixel_range="0-255", keep=True,
+                label_values=(5.0, 6.0, 7.0), targets=targets,
+            )  # fmt: skip
+            rows = scorer.score(Means(), cells).to_pylist()
+            good = [row for row in rows if row["error"] is None]
+            assert [row["error"] is None for row in rows] == [True, False, True, True, False, True]
+            assert all(row["rawPrediction"] is None for row in rows if row["error"])
+            raw = np.array([row["rawPrediction"] for row in good])
+            np.testing.assert_allclose(raw, wanted, rtol=1e-6, err_msg=form)
+            assert all((row["probability"] is None) == (targets == REGRESSION) for row in good)
+            if targets == CLASSES:
+                assert [row["prediction"] for row in good] == list(5.0 + wanted.argmax(1))
+            elif targets == REGRESSION:
+                assert [row["prediction"] for row in good] == [
+                    row["rawPrediction"][0] for row in good
+                ]
+        strict = Scorer(weights=weights, pixel_range="0-255", keep=False, label_values=(0.0,) * 3)
+        with pytest.raises(ValueError, match=r"row 1 of a batch .*no image \(null\)"):
+            strict.score(Means(), cells)
+        assert len(strict.score(Means(), cells[:0])) == 0
+    with pytest.raises(ValueError, match="expected bytes of pictures"):
+        strict.score(Means(), pa.array([1.5]))

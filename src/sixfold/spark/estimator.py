@@ -234,7 +234,8 @@ class SixfoldRegressor(FittingEstimator):
 def _placed(config: TrainConfig, objects: Mapping[str, Any], data: str) -> TrainConfig:
     """The settings with their data, and a directory of its own where `out` has a star."""
     named = [describe(thing, what)[0] for what, thing in objects.items() if what != "callback"]
-    told = json.dumps([as_json(config), named, data], sort_keys=True)
+    anew = as_json(with_values(config, {"resume": False}))  # a resumed run is the same run
+    told = json.dumps([anew, named, data], sort_keys=True)
     name = hashlib.sha256(told.encode()).hexdigest()[:12]
     out = str(Path(str(config.run.out).replace("*", name)).absolute())
     settled = {"data": data, "resize": None, "pixel_range": None, "test_split": 0.0, "out": out}

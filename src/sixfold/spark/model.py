@@ -34,7 +34,7 @@ from sixfold.spark.params import (
 from sixfold.spark.persistence import Writer, local_path
 from sixfold.spark.scoring import Scorer, Weights
 from sixfold.spark.session import send_code
-from sixfold.spark.table import arrow_type, image_columns, schema_of
+from sixfold.spark.table import image_columns
 
 if TYPE_CHECKING:
     from typing import Self
@@ -189,7 +189,6 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
 
     def _scores(self, dataset: DataFrame) -> Column:
         """The column of what the network says of every row."""
-        import pyarrow as pa
         from pyspark.ml.functions import vector_to_array
         from pyspark.ml.linalg import VectorUDT
         from pyspark.sql import functions
@@ -197,29 +196,20 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         from sixfold.prediction.sparse.choose import load_choice
 
         assert self._weights is not None, "made by fit, load or of"
-        column, is_path = image_columns(
-            dataset, self.column("imageCol"), self.card.pixel_range or None
-        )
-        kind = schema_of(dataset).columns[column.name]
+        column, _ = image_columns(dataset, self.column("imageCol"), self.card.pixel_range or None)
         given: Any = dataset[column.name]
         if column.beside:
-            names = [column.name, *column.beside]
-            given = functions.struct(*[dataset[name] for name in names])
-            kind = pa.struct([(name, schema_of(dataset).columns[name]) for name in names])
-            column = dataclasses.replace(column, name=f"struct of {column.name}", beside=())
+            given = functions.struct(*[dataset[name] for name in (column.name, *column.beside)])
         elif isinstance(dataset.schema[column.name].dataType, VectorUDT):
             # Spark's function takes no null.
             given = functions.when(given.isNotNull(), vector_to_array(given))
-            kind = pa.list_(pa.float64())
         forms = None
         if (file := self.getOrDefault("sparse")) != "":
             forms = tuple(load_choice(Path(file)).items())
         weights = dataclasses.replace(self._weights, sparse=forms, tta=self._views())
         scorer = Scorer(
             weights=_sent(dataset.sparkSession, weights),
-            column=column,
-            is_path=is_path,
-            kind=kind,
+            pixel_range=column.numbers,
             keep=self.getOrDefault("handleInvalid") != "error",
             label_values=self._predictions(),
             targets=self.card.kind,
@@ -322,42 +312,32 @@ class SixfoldRegressionModel(FittedModel):
 def _udf(scorer: Scorer) -> Any:
     from collections.abc import Iterator
 
-    import pandas as pd
+    import pyarrow as pa
     from pyspark.sql import functions
 
-    def score(batches: Iterator[Any]) -> Iterator[pd.DataFrame]:
+    def score(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         return scorer(batches)
 
-    # Spark reads the kind of function off its annotations; a struct comes as a DataFrame.
-    import pyarrow.types as types
-
-    kind = pd.DataFrame if types.is_struct(scorer.kind) else pd.Series
-    score.__annotations__ = {"batches": Iterator[kind], "return": Iterator[pd.DataFrame]}  # type: ignore[valid-type]
-    return functions.pandas_udf(score, FIELDS)
+    # Spark reads the kind of function off its annotations.
+    score.__annotations__ = {"batches": Iterator[pa.Array], "return": Iterator[pa.Array]}
+    return functions.arrow_udf(score, FIELDS)
 
 
-def predict_udf(
-    path: str | Path, image: str | None = None, *, trust_model: bool = False, tta: str = NONE
-) -> Any:
+def predict_udf(path: str | Path, *, trust_model: bool = False, tta: str = NONE) -> Any:
     """A function for SQL and DataFrames that scores images with a trained network.
+
+    Images may be encoded bytes, Spark's image struct, arrays, vectors, or paths as text.
 
     Args:
         path: a run directory, `model.safetensors` or `model.sixz`.
-        image: Arrow or Spark type of the images: `binary` (the default, encoded bytes), or the
-            image struct.
         trust_model: whether the file may name any code for its network.
         tta: views of each image over which outputs are averaged: "flip", "flip,shift:1".
 
     Returns:
-        A pandas UDF from an image to a struct of prediction, probability, rawPrediction, error and
+        An Arrow UDF from an image to a struct of prediction, probability, rawPrediction, error and
         null scores where an image cannot be used: `spark.udf.register("score", predict_udf(run))`.
     """
-    import pyarrow as pa
     from pyspark.sql import SparkSession
-    from pyspark.sql.types import _parse_datatype_string
-
-    from sixfold.data.formats.columns import image_form
-    from sixfold.data.formats.tensors import ImageColumn
 
     parse_views(tta)
     weights, card = read_weights(path, trust_model=trust_model)
@@ -365,17 +345,9 @@ def predict_udf(
     session = SparkSession.getActiveSession()
     if session is None:
         raise UserError("predict_udf needs an active Spark session: start one first")
-    kind = pa.binary() if image is None else arrow_type(_parse_datatype_string(image))
-    form = "pictures" if kind == pa.string() else image_form(kind)
-    if form is None:
-        raise UserError(
-            f"predict_udf: {image} holds no images: expected binary, a struct or arrays"
-        )
     scorer = Scorer(
         weights=_sent(session, weights),
-        column=ImageColumn("image", form, card.pixel_range or "0-255"),
-        is_path=kind == pa.string(),
-        kind=kind,
+        pixel_range=card.pixel_range or "0-255",
         keep=True,
         label_values=tuple(float(number) for number in range(len(card.classes))),
         targets=card.kind,

@@ -26,7 +26,7 @@ from sixfold.training.config import TrainConfig
 RENAMED = {"workers": "numWorkers"}
 LEFT_OUT = {
     *("data", "image_column", "label_column", "weight_column", "test_split", "max_images"),
-    *("on_error", "engine", "master", "spark_conf", "trust_model", "resume", "overwrite"),
+    *("on_error", "engine", "master", "spark_conf", "trust_model", "overwrite"),
     *("machine", "device", "tf32", "reread"),
 }
 """Settings that a table, a session or a Param of Spark's own decides."""

@@ -307,11 +307,18 @@ def _left_out(told: _Told, label: str) -> tuple[tuple[str, str], ...]:
 
 
 def _label_values(numbers: Mapping[str, int]) -> tuple[float, ...] | None:
-    """The table's own numbers of the classes, in their order; None if they are words."""
+    """The table's own numbers of the classes, in their order; None if they are words.
+
+    Digits that a double cannot tell from those of another class are words, too.
+
+    >>> _label_values({"3": 0, "7": 1}), _label_values({"7": 0, "007": 1})
+    ((3.0, 7.0), None)
+    """
     texts = sorted(numbers, key=numbers.__getitem__)
-    if all(text.isdigit() for text in texts):
-        return tuple(float(text) for text in texts)
-    return None
+    if not all(text.isdecimal() for text in texts):
+        return None
+    values = tuple(float(text) for text in texts)
+    return values if len({*values, np.inf}) > len(values) else None
 
 
 def _problems(told: _Told, targets: Targets, settings: TableSettings) -> list[str]:

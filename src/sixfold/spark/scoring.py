@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sixfold.core.environment import variables_set
 from sixfold.core.run_directory import OBJECTS
 from sixfold.data.augmentation.views import NONE
+from sixfold.data.formats.columns import EXPECTED, image_form, is_text
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.shard_building import COLOR, GRAY
@@ -28,7 +30,7 @@ from sixfold.distributed.engines.spark_package import importable
 from sixfold.spark.writing import Columns, picture_of
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
 GROUP_BYTES = 2**24
 """Of float pixels that are scored at a time."""
@@ -106,21 +108,19 @@ def classifier(weights: Weights) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """Scores batches of rows; what Spark calls as a pandas UDF of iterators."""
+    """Scores batches of rows; what Spark calls as an Arrow UDF of iterators."""
 
     weights: Weights
-    column: ImageColumn
-    is_path: bool
-    kind: Any  # Arrow type of the column
+    pixel_range: str  # what floating-point pixels are
     keep: bool  # whether a bad image gives nulls rather than an error
     label_values: tuple[float, ...]  # the prediction of each class
     targets: str = CLASSES  # kind of what is predicted
 
-    def __call__(self, batches: Iterator[pd.Series | pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def __call__(self, batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         """Score batches, one after the other.
 
         Yields:
-            Columns `prediction`, `probability`, `rawPrediction` and `error`.
+            Structs of `prediction`, `probability`, `rawPrediction` and `error`.
         """
         import torch
 
@@ -130,35 +130,24 @@ class Scorer:
             with variables_set(self.weights.variables):
                 network = classifier(self.weights)
             for batch in batches:
-                cells = self._cells(batch)
                 with variables_set(self.weights.variables):
-                    scores = self.score(network, cells)
+                    scores = self.score(network, batch)
                 yield scores
 
-    def _cells(self, batch: pd.Series | pd.DataFrame) -> Sequence[Any]:
-        """The rows' images as Arrow scalars."""
-        import pandas as pd
-        import pyarrow as pa
-
-        if isinstance(batch, pd.DataFrame):  # a struct
-            batch = pd.Series(batch.to_dict("records"), dtype=object)
-        return pa.array([_plain(value) for value in batch], type=self.kind)
-
-    def score(self, network: Any, cells: Sequence[Any]) -> pd.DataFrame:
+    def score(self, network: Any, cells: pa.Array) -> pa.Array:
         """Score rows.
 
         Raises:
             ValueError: if an image cannot be used and such rows are not kept.
         """
-        import pandas as pd
+        import pyarrow as pa
 
+        columns = self._columns(cells.type)
         images: list[Pixels] = []
-        places: list[int] = []
         errors: list[str | None] = [None] * len(cells)
         for place, cell in enumerate(cells):
             try:
-                images.append(self._pixels(cell, network.shape))
-                places.append(place)
+                images.append(_pixels(columns, cell, network.shape))
             except BadImageError as error:
                 if not self.keep:
                     raise ValueError(
@@ -167,55 +156,72 @@ class Scorer:
                         "them null predictions"
                     ) from None
                 errors[place] = error.reason
-        found: dict[str, list[Any]] = {
-            name: [None] * len(cells) for name in ("prediction", "probability", "rawPrediction")
+        raw, scores = self._scores(network, images)
+        good = np.array([error is None for error in errors], bool)
+        prediction = np.zeros(len(cells))
+        no_prediction, no_scores = ~good, ~good
+        if self.targets == REGRESSION:
+            prediction[good] = raw[:, 0]
+            no_scores = np.ones(len(cells), bool)
+        elif self.targets == MULTI_LABEL:
+            no_prediction = np.ones(len(cells), bool)
+        else:
+            prediction[good] = np.array(self.label_values)[scores.argmax(1)]
+        found = {
+            "prediction": pa.array(prediction, mask=no_prediction),
+            "probability": _lists(scores, no_scores),
+            "rawPrediction": _lists(raw, ~good),
+            "error": pa.array(errors, pa.string()),
         }
-        for raw, scores, group in self._scores(network, images, places):
-            for row, place in enumerate(group):
-                found["rawPrediction"][place] = raw[row]
-                if self.targets == REGRESSION:
-                    found["prediction"][place] = float(raw[row][0])
-                    continue
-                found["probability"][place] = scores[row]
-                if self.targets != MULTI_LABEL:
-                    found["prediction"][place] = self.label_values[int(scores[row].argmax())]
-        frame = pd.DataFrame(found | {"error": errors})
-        return frame.astype({"prediction": "float64"})
+        return pa.StructArray.from_arrays(list(found.values()), list(found))
 
-    def _pixels(self, cell: Any, shape: tuple[int, int, int]) -> Pixels:
-        columns = Columns(image=self.column, is_path=self.is_path)
-        cells = {self.column.name: cell}
-        side = shape[1] if shape[1] == shape[2] else None
-        pixels = picture_of(columns, cells).pixels(side)
-        if len(pixels) == GRAY and shape[0] == COLOR:
-            pixels = np.repeat(pixels, COLOR, axis=0)
-        if pixels.shape != shape:
-            made = "x".join(map(str, pixels.shape))
-            raise BadImageError(f"{made}, but the network takes {'x'.join(map(str, shape))}")
-        return pixels
+    def _columns(self, kind: pa.DataType) -> Columns:
+        """How images lie in what Spark has brought."""
+        is_path = is_text(kind)
+        form = "pictures" if is_path else image_form(kind)
+        if form is None:
+            raise ValueError(f"sixfold: a column of {kind}: expected {EXPECTED['image']}")
+        form = "pictures" if form == "null" else form
+        return Columns(image=ImageColumn("image", form, self.pixel_range), is_path=is_path)
 
-    def _scores(self, network: Any, images: list[Pixels], places: list[int]) -> Iterator[Any]:
+    def _scores(
+        self, network: Any, images: list[Pixels]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Raw outputs and probabilities of images, a row each."""
         import torch
 
         from sixfold.training.evaluate import probabilities
 
+        outputs = [torch.empty(0, len(network.classes), dtype=torch.float64)]
         step = 1 if not images else max(GROUP_BYTES // (images[0].size * 4), 1)
         for start in range(0, len(images), step):
             batch = torch.from_numpy(np.stack(images[start : start + step]))
-            raw = network(batch.to(memory_format=torch.channels_last)).double()
-            scores = probabilities(self.targets, raw).numpy()
-            if self.targets == BINARY:  # as Spark's models of two classes have it
-                raw = torch.cat([-raw, raw], 1)
-            yield raw.numpy(), scores, places[start : start + step]
+            outputs.append(network(batch.to(memory_format=torch.channels_last)).double())
+        raw = torch.cat(outputs[1:] or outputs)
+        scores = probabilities(self.targets, raw).numpy()
+        if self.targets == BINARY:  # as Spark's models of two classes have it
+            raw = torch.cat([-raw, raw], 1)
+        return raw.numpy(), scores
 
 
-def _plain(value: Any) -> Any:
-    """A cell as pandas has it, as Arrow takes it."""
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value] if value.dtype == object else value.tolist()
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    if isinstance(value, dict):
-        filled = {name: _plain(item) for name, item in value.items()}
-        return None if all(item is None for item in filled.values()) else filled
-    return value.asDict() if hasattr(value, "asDict") else value
+def _pixels(columns: Columns, cell: Any, shape: tuple[int, int, int]) -> Pixels:
+    """An image as a network of that shape takes it."""
+    side = shape[1] if shape[1] == shape[2] else None
+    pixels = picture_of(columns, {columns.image.name: cell}).pixels(side)
+    if len(pixels) == GRAY and shape[0] == COLOR:
+        pixels = np.repeat(pixels, COLOR, axis=0)
+    if pixels.shape != shape:
+        made = "x".join(map(str, pixels.shape))
+        raise BadImageError(f"{made}, but the network takes {'x'.join(map(str, shape))}")
+    return pixels
+
+
+def _lists(values: NDArray[np.float64], is_null: NDArray[np.bool_]) -> pa.Array:
+    """Rows of a matrix as lists; they are those that are not null, in their order."""
+    import pyarrow as pa
+
+    kept = int((~is_null).sum())
+    ends = np.cumsum(~is_null) * values.shape[1]
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    flat = pa.array(np.ascontiguousarray(values[:kept]).reshape(-1))
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(is_null))

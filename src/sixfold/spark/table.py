@@ -199,7 +199,7 @@ def classes_of(df: DataFrame, label: str) -> tuple[tuple[str, ...], dict[str, in
             f"--label-column {label!r} holds {len(texts)} classes: expected at least two"
         )
     given = df.schema[label].metadata.get("ml_attr", {}).get("vals", ())
-    if given and all(text.isdigit() and int(text) < len(given) for text in texts):
+    if given and all(text.isdecimal() and int(text) < len(given) for text in texts):
         return tuple(given[int(text)] for text in texts), {t: i for i, t in enumerate(texts)}
     return tuple(texts), {text: index for index, text in enumerate(texts)}
 

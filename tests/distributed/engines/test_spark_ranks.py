@@ -94,13 +94,29 @@ class Cluster:
         assert title.startswith("sixfold: rank ")
         self.groups[threading.get_ident()] = group
 
-    def cancelJobGroup(self, group: str) -> None:  # noqa: N802
-        self.cancelled.add(group)
+    def getLocalProperty(self, _: str) -> None:  # noqa: N802
+        """No group of the caller's: a job's group has the name of its tag."""
+
+    def getJobTags(self) -> set[str]:  # noqa: N802
+        return set()
+
+    def addJobTag(self, tag: str) -> None:  # noqa: N802
+        assert tag == self.groups[threading.get_ident()]
+
+    def cancelJobsWithTag(self, tag: str) -> None:  # noqa: N802
+        self.cancelled.add(tag)
+
+    @property
+    def _jsc(self) -> Cluster:
+        return self
+
+    def sc(self) -> Cluster:
+        return self
 
     def statusTracker(self) -> Cluster:  # noqa: N802
         return self
 
-    def getJobIdsForGroup(self, _: str) -> list[int]:  # noqa: N802
+    def getJobIdsForTag(self, _: str) -> list[int]:  # noqa: N802
         return []
 
 

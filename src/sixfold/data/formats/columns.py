@@ -67,6 +67,13 @@ def is_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
+def is_text(kind: Any) -> bool:
+    """Whether a type is text, of whatever width of offsets."""
+    import pyarrow.types as types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
 def innermost(kind: Any) -> Any:
     """Type of the values of nested lists or of a tensor."""
     import pyarrow.types as types
@@ -86,10 +93,7 @@ def label_form(kind: Any) -> str | None:
         "null": types.is_null(kind),
         "booleans": types.is_boolean(kind),
         "numbers": types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
-        "text": types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-        or is_bytes(kind),
+        "text": is_text(kind) or is_bytes(kind),
     }
     return next((form for form, fits in forms.items() if fits), None)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pyspark import cloudpickle
 
 from sixfold.core.cpu_isa import NATIVE, variables
-from sixfold.core.errors import UserError
+from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import (
     HASH_SEED,
     Engine,
@@ -27,7 +27,7 @@ from sixfold.distributed.engines.engine import (
 )
 from sixfold.distributed.engines.group_run import GroupRun
 from sixfold.distributed.engines.rank_log import RankLog
-from sixfold.distributed.engines.spark_job import explain
+from sixfold.distributed.engines.spark_job import explain, is_in_vain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
 from sixfold.distributed.engines.spark_ranks import JOIN_S, SCHEDULE_S, SparkProcesses
@@ -188,6 +188,8 @@ def _try_out(session: Session) -> None:
     finally:
         job.end(patience_s=0.0)
     session.check_alive(0.5)
+    if job.error is not None and is_in_vain(job.error):
+        raise RunError(f"Spark could not try out the executors: {explain(job.error)}")
     if job.error is not None:
         raise UserError(
             f"Spark's executors cannot run Python: {explain(job.error)}; name a Python of this "

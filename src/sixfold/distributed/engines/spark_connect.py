@@ -209,6 +209,7 @@ class ConnectJob(Job):
         self.error, self.is_unwanted = None, False
         self._session = session
         self._tag = f"sixfold-{secrets.token_hex(8)}"
+        self._tags = {*session.getTags(), self._tag}
         self._begin(action, title, on_end)
 
     def active_tasks(self) -> int:
@@ -220,7 +221,8 @@ class ConnectJob(Job):
             self._session.interruptTag(self._tag)
 
     def _work(self, action: Callable[[], object], title: str) -> None:  # noqa: ARG002
-        self._session.addTag(self._tag)  # tags belong to a thread
+        for tag in self._tags:  # which belong to a thread
+            self._session.addTag(tag)
         action()
 
 

@@ -29,7 +29,10 @@ class Job:
         self.error: Exception | None = None
         self.is_unwanted = False  # it was cancelled here
         self._context = context
-        self._group = f"sixfold-{secrets.token_hex(8)}"
+        self._tag = f"sixfold-{secrets.token_hex(8)}"
+        # Who cancels the caller's jobs, as the button of a notebook does, means this one too.
+        self._group = context.getLocalProperty("spark.jobGroup.id") or self._tag
+        self._tags = {*context.getJobTags(), self._tag}
         self._begin(action, title, on_end)
 
     def _begin(
@@ -55,7 +58,7 @@ class Job:
         tracker = self._context.statusTracker()
         stages = {
             stage
-            for job in tracker.getJobIdsForGroup(self._group)
+            for job in self._context._jsc.sc().statusTracker().getJobIdsForTag(self._tag)
             if (info := tracker.getJobInfo(job)) is not None
             for stage in info.stageIds
         }
@@ -75,7 +78,7 @@ class Job:
 
     def _cancel(self) -> None:
         with contextlib.suppress(Exception):  # py4j's complaints about a JVM that is gone
-            self._context.cancelJobGroup(self._group)
+            self._context.cancelJobsWithTag(self._tag)
 
     def end(self, *, patience_s: float) -> None:
         """Wait until it has ended, and cancel it if it does not."""
@@ -85,6 +88,8 @@ class Job:
 
     def _work(self, action: Callable[[], object], title: str) -> None:
         self._context.setJobGroup(self._group, title, interruptOnCancel=True)
+        for tag in self._tags:
+            self._context.addJobTag(tag)
         action()
 
 
