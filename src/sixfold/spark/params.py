@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import (
     HasLabelCol,
@@ -110,7 +111,9 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
         float: TypeConverters.toFloat,
         str: _text,
     }
-    return converters.get(hint, TypeConverters.identity)
+    convert = converters.get(hint, TypeConverters.identity)
+    # Spark's own take some of NumPy's numbers only.
+    return lambda value: convert(value.item() if isinstance(value, np.generic) else value)
 
 
 def _text(value: Any) -> str:
