@@ -94,12 +94,19 @@ class Job:
 
 
 def explain(error: BaseException) -> str:
-    """The most telling line of an error that py4j brings from Spark."""
+    r"""The most telling line of an error that py4j, or Spark Connect, brings from Spark.
+
+    >>> explain(type("PythonException", (Exception,), {})("\n Traceback\nOSError: no room\n"))
+    'OSError: no room'
+    """
     java = getattr(error, "java_exception", None)
     text = str(java.toString()) if java is not None else f"{type(error).__name__}: {error}"
     for pattern in (r"\[PYTHON_VERSION_MISMATCH\].*", r"Cannot run program.*", r"\[SPARK-\d+\].*"):
         if found := re.search(pattern, text):
             return found[0].strip()
+    if text.startswith("PythonException: "):  # of Connect: a traceback, and the JVM's below it
+        lines = re.findall(r"^(?!java|org)[\w.]*(?:Error|Exception): .+", text, re.MULTILINE)
+        return str(lines[-1]) if lines else "a Python worker failed"
     return text.strip().partition("\n")[0]
 
 
