@@ -14,11 +14,12 @@ import sixfold
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
+from sixfold.distributed.process_group import Communicator
 from sixfold.perf.plan.calibrate import refusals
 from sixfold.perf.plan.calibration import Calibration, load, network_key, save
 from sixfold.perf.plan.memory import available_bytes
 from sixfold.perf.plan.process_group import CalibrationJob, calibrate_rank, machine_of, network_of
-from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
+from sixfold.perf.plan.profiling_run import ProfilingCase, play_together, rehearse
 
 
 def test_a_calibration_survives_its_file(calibration: Calibration, tmp_path: Path) -> None:
@@ -64,6 +65,21 @@ def test_a_rehearsal_plays_the_real_step() -> None:
     assert merge.merge_exchanges
 
 
+def test_a_case_is_played_by_real_ranks_too() -> None:
+    config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
+    data = datasets.open_data(datasets.resolve(config.data))
+
+    def play(comm: Communicator) -> list[float | None]:
+        cases = (
+            ProfilingCase(samples=8, shards=2),
+            ProfilingCase(mesh="cout=2", samples=8, shards=2),
+        )
+        return [play_together(config, data, comm, case, 3) for case in cases]
+
+    for found in open_engine("inline").run_ranks(play, 2).results:
+        assert all(took is None or 0 < took < 10 for took in found)
+
+
 @pytest.mark.full
 def test_a_group_calibrates_machine_and_network() -> None:
     config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
@@ -81,6 +97,7 @@ def test_a_group_calibrates_machine_and_network() -> None:
         group.results, name="here", engine="local", slots=2, startup_s=group.startup_s, job_s=0.0
     )
     network = network_of(group.results, cases)
+    assert all(found.real >= 0 for found in network.points)
     rows = machine.links["local"]["1"]
     assert rows[-1][1] > rows[0][1] > 0
     assert [found.concurrency for found in network.points] == [2, 1]

@@ -187,3 +187,28 @@ def test_ranks_that_meet_often_wait_more_and_those_that_meet_rarely_less(
     assert waiting(rarely, 0.5) < waiting(rarely, 0.25) < waiting(rarely, 0.0)
     divided = Candidate(strategy="model_parallel", workers=2, grid=Grid(mesh=Mesh(rows=2)))
     assert waiting(divided, 0.5) > waiting(divided, 0.25) > waiting(divided, 0.0)
+
+
+def test_real_ranks_correct_what_was_rehearsed_with_echoes(model_for: Maker) -> None:
+    def compute_s(candidate: Candidate, mesh: str, clock: float) -> float:
+        made = model_for()
+        points = tuple(
+            dataclasses.replace(
+                point,
+                clock_s=clock * point.step_s,
+                real=1.2 * (point.mesh == mesh and not point.merge),
+            )
+            for point in made.profile.network.points
+        )
+        network = dataclasses.replace(made.profile.network, points=points)
+        profile = Profile(network=network)
+        return dataclasses.replace(made, profile=profile).predict(candidate).compute_s
+
+    sync = Candidate(strategy="sync", workers=2)
+    divided = Candidate(strategy="model_parallel", workers=2, grid=Grid(mesh=Mesh(rows=2)))
+    for way, mesh, other in ((sync, "", "rows=2"), (divided, "rows=2", "")):
+        echoed = model_for().predict(way).compute_s
+        assert compute_s(way, mesh, 1.0) == pytest.approx(1.2 * echoed)
+        assert compute_s(way, other, 1.0) == pytest.approx(echoed)
+        # Rehearsals took twice their processor time: the clock would tell of other programs.
+        assert compute_s(way, mesh, 2.0) == pytest.approx(echoed)

@@ -15,7 +15,14 @@ from sixfold.core.processor import processor_name
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.engine import GroupResult
-from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key, place_of
+from sixfold.perf.plan.calibration import (
+    BUSY,
+    Calibration,
+    Machine,
+    Network,
+    network_key,
+    place_of,
+)
 from sixfold.perf.plan.candidates import LARGEST_MESH, Workload, cases, meshes
 from sixfold.perf.plan.memory import available_bytes, state_bytes
 from sixfold.perf.plan.model import Model
@@ -36,9 +43,6 @@ from sixfold.training.strategies.registry import keeps_mirrors
 
 if TYPE_CHECKING:
     from torch import nn
-
-BUSY = 1.25
-"""From here on a machine counts as busy with other things."""
 
 BUDGET_S = 50.0
 """Of the minute that a calibration may take; the rest is to start, and for the last rehearsal."""
@@ -142,9 +146,10 @@ def model_of(
         exact=config.strategy.deterministic,
         mirrors=keeps_mirrors(config),
     )
-    profile = Profile(network=calibration.networks[network_key(config)])
+    network = calibration.networks[network_key(config)]
+    profile = Profile(network=network)
     notes = []
-    busy = calibration.busyness(network_key(config))
+    busy = network.busyness()
     if busy > BUSY:
         notes.append(
             f"the machine was busy: steps took {busy:.1f} times their processor time while they "

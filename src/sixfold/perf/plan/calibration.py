@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sixfold.perf.plan.profiling_run import ProfilingCase
 
 FORMAT = 1
+BUSY = 1.25
+"""From here on a machine counts as busy with other things."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Point:
     step_s: float  # processor seconds of the step's thread, exchanges left out
     behind_s: float  # processor seconds of its other threads, which make the next batches
     clock_s: float  # seconds by the clock
+    real: float = 0.0  # how many times that among real ranks; 0 where it was not tried
     data_s: float  # of these, waiting for images
     update_s: float  # of these, the optimizer's update
     peak_bytes: int  # most memory that the process held
@@ -59,6 +62,15 @@ class Network:
     server: Mapping[str, float] = dataclasses.field(default_factory=dict)
     shared_update_s: float = 0.0  # an update of weights in memory that all ranks of a host write to
     update_s: float = 0.0  # the same in the rank's own memory
+
+    def busyness(self) -> float:
+        """How many times its processor time a step took by the clock; 1 if nothing else ran."""
+        ratios = sorted(
+            point.clock_s / point.step_s
+            for point in self.points
+            if not point.merge and point.step_s > 0
+        )
+        return max(ratios[len(ratios) // 2], 1.0) if ratios else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +104,6 @@ class Calibration:
 
     machine: Machine
     networks: Mapping[str, Network]
-
-    def busyness(self, key: str) -> float:
-        """How many times its processor time a step took by the clock; 1 if nothing else ran."""
-        ratios = sorted(
-            point.clock_s / point.step_s
-            for point in self.networks[key].points
-            if not point.merge and point.step_s > 0
-        )
-        return max(ratios[len(ratios) // 2], 1.0) if ratios else 1.0
 
     def with_network(self, key: str, network: Network) -> Calibration:
         """The same with one network more, its points joined with those known already."""

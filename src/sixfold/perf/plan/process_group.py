@@ -20,7 +20,12 @@ from sixfold.perf.plan.calibration import Machine, Network, Point
 from sixfold.perf.plan.kernels import measure_kernels, samples_as_plain
 from sixfold.perf.plan.memory import available_bytes
 from sixfold.perf.plan.probes import adding_rate, measure_links, measure_server
-from sixfold.perf.plan.profiling_run import ProfilingCase, Rehearsal, rehearse
+from sixfold.perf.plan.profiling_run import (
+    ProfilingCase,
+    Rehearsal,
+    play_together,
+    rehearse,
+)
 from sixfold.perf.plan.samples import spread_of
 from sixfold.perf.profile.memory import forget_peak, peak_bytes
 from sixfold.training.config import TrainConfig
@@ -114,14 +119,51 @@ def _play(
         found = rehearse(job.config, data, comm.rank, case)
         found.peak_bytes = peak_bytes()
     comm.barrier()
+    if not case.merge:
+        _compare(job, comm, data, case, found)
     return found
+
+
+TOGETHER = 6, 40
+"""Fewest and most steps that real ranks make of a case."""
+
+
+def _compare(
+    job: CalibrationJob,
+    comm: Communicator,
+    data: datasets.DataSet,
+    case: ProfilingCase,
+    play: Rehearsal | None,
+) -> None:
+    """Let real ranks of this host make steps of a case that has just been rehearsed.
+
+    How fast a machine is changes in seconds: so it is the ratio of the two that is kept.
+    """
+    assert job.config is not None
+    echoed_s = median(clock for clock, _, _ in play.steps_s) if play is not None else 0.0
+    told = all_gather_data(comm, [echoed_s, comm.host])
+    slowest = max(seconds for seconds, _ in told)
+    host = [rank for rank, (_, name) in enumerate(told) if name == comm.host]
+    size = case.grid.size if case.mesh else case.concurrency
+    teams = [host[k : k + size] for k in range(0, case.concurrency - size + 1, size)]
+    team = next((team for team in teams if comm.rank in team), [])
+    if len(team) == size and play is not None:
+        steps = int(np.clip(case.seconds / 2 / slowest, *TOGETHER))
+        own_s = play_together(job.config, data, comm.subgroup(team), case, steps)
+        play.real = own_s / echoed_s if own_s is not None else None
+    comm.barrier()
 
 
 def _least_disturbed(plays: Sequence[Rehearsal | None]) -> Rehearsal | None:
     """The play whose steps took the processor least, of those that there was time for."""
     done = [play for play in plays if play is not None]
+    if not done:
+        return None
     processor = operator.itemgetter(1)
-    return min(done, key=lambda play: median(map(processor, play.steps_s)), default=None)
+    best = min(done, key=lambda play: median(map(processor, play.steps_s)))
+    ratios = [play.real for play in done if play.real is not None]
+    best.real = median(ratios) if ratios else None
+    return best
 
 
 def _updates(comm: Communicator, config: TrainConfig, data: datasets.DataSet) -> dict[str, float]:
@@ -228,6 +270,7 @@ def _point(case: ProfilingCase, played: Sequence[Rehearsal]) -> Point:
         merges = np.median([np.median(one.merges_s, axis=0) for one in played], axis=0)
         merges = np.maximum(merges - [clock_s, step_s, process_s], 0.0)
         clock_s, step_s, process_s = merges
+    ratios = [one.real for one in played if one.real is not None]
     exchanges = [one.merge_exchanges if case.merge else one.exchanges for one in played]
     busiest = max(exchanges, key=lambda found: sum(sum(one.sent) for one in found))
     return Point(
@@ -239,6 +282,7 @@ def _point(case: ProfilingCase, played: Sequence[Rehearsal]) -> Point:
         step_s=float(step_s),
         behind_s=float(max(process_s - step_s, 0.0)),
         clock_s=float(clock_s),
+        real=median(ratios) if ratios else 0.0,
         data_s=median(value for one in played for value in one.data_s),
         update_s=median(value for one in played for value in one.update_s),
         peak_bytes=max(one.peak_bytes for one in played),

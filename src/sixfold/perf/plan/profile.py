@@ -2,10 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from statistics import median
 
-from sixfold.perf.plan.calibration import Network, Point
+from sixfold.perf.plan.calibration import BUSY, Network, Point
 from sixfold.perf.plan.links import Counts, per_shard_and_step
 from sixfold.perf.plan.samples import interpolate
+
+LEAST_REAL, MOST_REAL = 0.8, 2.0
+"""Corrections beyond these are accidents of the measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,10 @@ class Profile:
         levels = sorted(level for known, level in self._sets if known == mesh)
         below = max((level for level in levels if level <= concurrency), default=levels[0])
         above = min((level for level in levels if level >= concurrency), default=levels[-1])
-        low = self._at(self._sets[mesh, below], shard, shards, spare)
+        low = self._at(self._sets[mesh, below], shard, shards, spare) * self._real(mesh, below)
         if above == below:
             return low
-        high = self._at(self._sets[mesh, above], shard, shards, spare)
+        high = self._at(self._sets[mesh, above], shard, shards, spare) * self._real(mesh, above)
         return low + (high - low) * (concurrency - below) / (above - below)
 
     def _at(
@@ -53,6 +57,18 @@ class Profile:
         chosen = near or sorted(sets)
         known = [(size, _steps(sets[size], shards, spare)) for size in chosen]
         return known[0][1] if near else interpolate(shard, known)
+
+    def _real(self, mesh: str, concurrency: int) -> float:
+        """How many times what was rehearsed a rank's own part takes among real ranks."""
+        ratios = [
+            point.real
+            for by_shards in self._sets[mesh, concurrency].values()
+            for point in by_shards.values()
+            if point.real
+        ]
+        if not ratios or self.network.busyness() > BUSY:  # the clock would tell of other programs
+            return 1.0
+        return min(max(median(ratios), LEAST_REAL), MOST_REAL)
 
     def contention(self, shard: float) -> float:
         """How much slower a shard is with all cores busy than alone; 1 if that is not known."""

@@ -7,6 +7,9 @@ what other programs do on the machine meanwhile, and does count waiting for memo
 A rank's part follows from its number, the number of ranks and what the peers send. With a transport
 whose peers repeat what they are sent, it computes what it would among n ranks, and every exchange
 is noted with its bytes. The values are nonsense, and finite.
+
+Echoes answer at once, from a cache that is warm. So a few steps of the same case are made by real
+ranks too (`play_together`), and what their own part takes by the clock corrects the rehearsals.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import contextlib
 import dataclasses
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sixfold import data as datasets
@@ -25,8 +30,9 @@ from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.echo import Exchange, Loopback, echo_world
+from sixfold.perf.plan.calibration import BUSY
 from sixfold.training.config import TrainConfig
-from sixfold.training.log import TimedIterator, TrainLog
+from sixfold.training.log import StepClock, TimedIterator, TrainLog
 from sixfold.training.step.step import Shard
 from sixfold.training.strategies.local_sgd.strategy import LocalSgd
 from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
@@ -98,19 +104,57 @@ def rehearse(
     """Play one rank's part (modulo the number of ranks in the group) until the time is over."""
     size = 2 if case.merge else case.grid.size
     comm, loopback = echo_world(rank % size, size)
-    config = scene_config(config, case)
+    with _stage(comm, scene_config(config, case), data) as (strategy, shards, log):
+        takes = _Takes(comm, loopback, strategy, log, case)
+        takes.play(shards)
+    takes.found.payload_bytes = _payload_bytes(strategy)
+    return takes.found
+
+
+def play_together(
+    config: TrainConfig,
+    data: datasets.DataSet,
+    group: Communicator,
+    case: ProfilingCase,
+    steps: int,
+) -> float | None:
+    """Seconds by the clock of a rank's own part in a step among real peers: the median of `steps`.
+
+    Every rank of the group must call this. A whole network is trained by `sync`, each rank with the
+    shards of the case. None if other programs had the core in most of the steps.
+    """
+    ranks = 1 if case.mesh else group.size
+    case = dataclasses.replace(case, samples=case.samples * ranks, shards=case.shards * ranks)
+    took = []
+    with _stage(group, scene_config(config, case), data) as (strategy, shards, log):
+        for number in range(WARM_UP + steps):
+            clock, worked = StepClock(group.traffic, shards), time.thread_time()
+            totals = strategy.train_step(number, shards, 0.0)
+            _, parts = clock.stop(strategy.update_s)
+            worked = time.thread_time() - worked
+            log.step(number + 1, {"loss": totals.loss, "lr": 0.0}, parts)
+            own_s = parts["compute_s"] + parts["update_s"]
+            if number >= WARM_UP and own_s + parts["communication_s"] < BUSY * worked:
+                took.append(own_s + parts["data_s"])
+    return median(took) if 2 * len(took) > steps else None
+
+
+@contextlib.contextmanager
+def _stage(
+    comm: Communicator, config: TrainConfig, data: datasets.DataSet
+) -> Iterator[tuple[Strategy, TimedIterator[Shard], TrainLog]]:
+    """A rank that is ready for its first step, in a directory that goes with it."""
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create()
         attempt = directory.claim()
         files = RankFiles(directory.ticket(), attempt=attempt, rank=0, host=comm.host)
         strategy = build_strategy(comm, config, data)
-        with contextlib.closing(TrainLog(files, comm, 0)) as log:
-            takes = _Takes(comm, loopback, strategy, log, case)
-            with datasets.prefetch(strategy.shards(0), depth=data.ahead) as shards:
-                takes.play(TimedIterator(shards))
-    takes.found.payload_bytes = _payload_bytes(strategy)
-    return takes.found
+        with (
+            contextlib.closing(TrainLog(files, comm, 0)) as log,
+            datasets.prefetch(strategy.shards(0), depth=data.ahead) as shards,
+        ):
+            yield strategy, TimedIterator(shards), log
 
 
 @dataclass(kw_only=True)
@@ -127,6 +171,7 @@ class Rehearsal:
     merge_exchanges: list[Exchange] = field(default_factory=list)
     payload_bytes: int = 0
     peak_bytes: int = 0
+    real: float | None = None  # how many times as long a step's own part takes among real ranks
 
 
 class _Takes:
