@@ -383,3 +383,29 @@ def test_ctrl_c_advises_resuming_only_where_that_can_be(
     told = capsys.readouterr().err
     assert ("--resume" in told) == advises
     assert "while" not in told
+
+
+@pytest.mark.full
+def test_a_set_of_texts_has_one_order_in_every_process_and_on_every_engine(tmp_path: Path) -> None:
+    (tmp_path / "texts.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Net(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        factor = 1.0\n"
+        "        for text in {'ab', 'cd', 'ef', 'gh', str(len(x.shape))}:\n"
+        "            factor = factor / 2 + ord(text[0])\n"
+        "        return super().forward(x) * factor / 100\n\n\n"
+        "def net():\n"
+        "    return Net(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+    found = set()
+    for number, engine in enumerate(("inline", "inline", "inline", "local")):
+        words = ["train", "--data", "digits", "--model", "texts:net", "--steps", "2"]
+        words += ["--engine", engine, "--out", str(tmp_path / str(number))]
+        subprocess.run(
+            [sys.executable, "-m", "sixfold", *words], cwd=tmp_path, env=environ, check=True
+        )
+        result = json.loads((tmp_path / str(number) / "result.json").read_text())
+        found.add(result["weights_sha256"])
+    assert len(found) == 1

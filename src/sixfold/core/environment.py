@@ -7,6 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+HASH_SEED = {"PYTHONHASHSEED": "0"}
+"""For ranks: the hash of a text, and so the order of a set of texts, is the same in all of them.
+
+Source: docs.python.org, "Command line and environment"; Spark starts its workers so, too.
+"""
+
 
 def cache_directory() -> Path:
     """Where prepared data is kept between runs: `SIXFOLD_CACHE`, or the user's cache folder."""

@@ -6,7 +6,7 @@ being equal, two processes give other answers. To call them is harmless (what is
 answers, which within one time are consistent. Other are `id` and `hash` for the code of the user's
 modules, and the hash, hence a set's order, of modules, tensors and objects of the user's classes.
 The order of sets of texts cannot be changed in a process; that engines start ranks with one seed
-for hashes (`HASH_SEED` in `sixfold.distributed.engines.engine`) makes it the same on all of them.
+for hashes (`HASH_SEED` in `sixfold.core.environment`) makes it the same on all of them.
 """
 
 from __future__ import annotations

@@ -19,12 +19,6 @@ Result = TypeVar("Result")
 
 LOOPBACK = "127.0.0.1"  # the interface on which only this machine can call
 
-HASH_SEED = {"PYTHONHASHSEED": "0"}
-"""Environment of ranks: the hash of a text, and so the order of a set of them, is the same in all.
-
-Source: docs.python.org, "Command line and environment"; Spark starts its workers so, too.
-"""
-
 RankFunction = Callable[[Communicator], Any]
 """Run by every rank; picklable; returns plain data (what JSON can hold)."""
 

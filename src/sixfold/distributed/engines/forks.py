@@ -18,9 +18,9 @@ from typing import Any
 import cloudpickle
 import psutil
 
+from sixfold.core.environment import HASH_SEED
 from sixfold.core.errors import RunError
 from sixfold.distributed.engines import fork_server, frames
-from sixfold.distributed.engines.engine import HASH_SEED
 from sixfold.distributed.engines.fork_server import Ended, ExpireAfter, Fork, Forked, Kill
 from sixfold.distributed.process_group.faults import explain_status
 

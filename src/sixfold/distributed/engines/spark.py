@@ -15,9 +15,9 @@ from pathlib import Path
 from pyspark import cloudpickle
 
 from sixfold.core.cpu_isa import NATIVE, variables
+from sixfold.core.environment import HASH_SEED
 from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import (
-    HASH_SEED,
     Engine,
     GroupCall,
     GroupResult,
