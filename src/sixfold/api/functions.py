@@ -74,8 +74,11 @@ def train(
             callbacks=callbacks,
         )
         arguments = Arguments(given, options)
-        with arguments.settled(tell) as config, _resumable(config, tell):
-            return _train(config, arguments.engine, tell)
+        with arguments.settled(tell) as config:
+            # Whoever has all settings in one object, as the command line, knows its own way to say.
+            is_whole = isinstance(model, TrainConfig)
+            with contextlib.nullcontext() if is_whole else _resumable(config, tell):
+                return _train(config, arguments.engine, tell)
 
 
 def lr_find(
