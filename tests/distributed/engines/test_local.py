@@ -62,7 +62,8 @@ class Pids:
         self._delay_s = delay_s
 
     def __call__(self, rank: int, event: PlainData) -> None:
-        self.pids[rank] = event["pid"]
+        if "pid" in event:  # no note on a loss
+            self.pids[rank] = event["pid"]
         if len(self.pids) == self._size:
             pids = [self.pids[number] for number in range(self._size)]
             self.pids = {}

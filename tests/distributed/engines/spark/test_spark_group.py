@@ -69,7 +69,7 @@ class Killer:
         return next(self._numbers)
 
     def on_event(self, rank: int, event: PlainData) -> None:
-        if rank == 1 and event["attempt"] < self.attempts:
+        if rank == 1 and event.get("attempt", self.attempts) < self.attempts:  # no note
             pid = event["pid"]
             if self.executor:  # JVM -> daemon -> worker
                 pid = psutil.Process(event["parent"]).ppid()
