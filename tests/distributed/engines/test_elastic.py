@@ -163,19 +163,25 @@ def test_a_stopped_process_is_given_up_and_killed(local: LocalEngine) -> None:
     pids: dict[int, int] = {}
     told: list[str] = []
 
+    def at(comm: Communicator, step: int) -> None:
+        # Long enough for a sign of life, then slow enough for the signal to come in time.
+        time.sleep(1.5 if step == 2 and comm.rank == 1 else 0.01)
+
     def on_event(_: int, event: Any) -> None:
         told.append(str(event.get("text", "")))
         if event.get("step") == 3 and event["rank"] == 1 and not pids:
             pids[1] = event["pid"]
             os.kill(event["pid"], signal.SIGSTOP)
 
-    group = local.run_ranks(Counter(dies_at()), 2, least=1, on_event=on_event)
+    group = local.run_ranks(Counter(at), 2, least=1, on_event=on_event)
     assert group.results[0]["count"] == STEPS
     assert group.results[0]["firsts"][1][1] == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pids[1], 0)
     (loss,) = [text for text in told if "was lost" in text]
     assert f"(process {pids[1]}: stopped)" in loss, "not the signal by which it was killed then"
+    assert "\n  where it was at its last sign of life:\n" in loss
+    assert ", in at" in loss
 
 
 @pytest.mark.parametrize("restarts", [0, 1, 3])

@@ -267,6 +267,7 @@ class ElasticGroup:
         if fault.kind == "unfit":
             what += f"; {fault.host} gets no rank any more"
         text = f"rank {fault.rank} on {fault.host} was lost ({fault.cause}): {what}"
+        text = "\n  ".join((text, *fault.log_tail))  # of one that was given up: where it was
         self._on_event(fault.rank, {"kind": "note", "text": text})
 
     def _hung(
