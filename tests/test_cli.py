@@ -385,6 +385,20 @@ def test_ctrl_c_advises_resuming_only_where_that_can_be(
     assert "while" not in told
 
 
+def test_a_clean_up_that_fails_after_ctrl_c_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ConnectionError("Answer from Java side is empty")
+
+    monkeypatch.setattr("sixfold.models.command.run", stop)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "sixfold: stopped\n"
+
+
 @pytest.mark.full
 def test_a_set_of_texts_has_one_order_in_every_process_and_on_every_engine(tmp_path: Path) -> None:
     (tmp_path / "texts.py").write_text(

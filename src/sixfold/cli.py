@@ -136,15 +136,27 @@ def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command]
         # The operating system's refusals at places where nobody expects one.
         if debug:
             traceback.print_exc()
+        if _was_interrupted(error):
+            return INTERRUPTED
         print(f"sixfold: {error} (--debug shows where)", file=sys.stderr)
         return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if _was_interrupted(error):
+            return INTERRUPTED
         if out_of_memory(error):  # a library that could not be mapped, say
             print(f"sixfold: {OUT_OF_MEMORY}", file=sys.stderr)
             return 1
         return _own_fault(error)
+
+
+def _was_interrupted(error: Exception) -> bool:
+    """Whether an error is that of a clean-up which a Ctrl-C began; then say so."""
+    found = any(isinstance(one, KeyboardInterrupt) for one in _chain(error))
+    if found:
+        print("sixfold: stopped", file=sys.stderr)
+    return found
 
 
 def _own_fault(error: Exception) -> int:
@@ -160,12 +172,17 @@ def out_of_memory(error: BaseException | None) -> bool:
 
     Extension modules that do not look whether an allocation failed say so in their own ways.
     """
+    return any(
+        isinstance(one, MemoryError) or any(sign in str(one) for sign in _MEMORY_SIGNS)
+        for one in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those from which it came."""
     while error is not None:
-        text = str(error)
-        if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _dispatch(words: list[str], commands: Mapping[str, Command]) -> int:
