@@ -11,7 +11,7 @@ import numpy as np
 import sixfold
 from sixfold.data import digits
 
-SETTINGS: dict[str, Any] = {"model": "lenet5", "engine": "inline", "lr": 0.01, "batch_size": 10}
+SETTINGS: dict[str, Any] = {"model": "lenet5", "engine": "inline", "lr": 0.003, "batch_size": 10}
 
 
 def odd_or_even(
