@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -163,3 +164,17 @@ def test_only_the_interface_that_is_needed_is_bound(
     door: Entrance,
 ) -> None:
     assert door[0].address[0] == "127.0.0.1"
+
+
+def test_where_no_thread_can_be_started_the_caller_hears_it_and_others_enter_later(
+    door: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(OSError, match=r"hung up|closed|reset|ended|refused"):
+            wire.connect(door[0].address, SECRET)
+    with wire.connect(door[0].address, SECRET):
+        wait_for(lambda: door[1])

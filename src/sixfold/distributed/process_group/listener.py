@@ -73,8 +73,13 @@ class AuthenticatedListener:
                     continue
                 self._strangers[connection] = caller[0], time.monotonic()
                 self._threads = [other for other in self._threads if other.is_alive()]
+                try:
+                    thread.start()
+                except RuntimeError:  # no memory for one more: the caller hears it at once
+                    del self._strangers[connection]
+                    connection.close()
+                    continue
                 self._threads.append(thread)
-                thread.start()
 
     def _has_room(self, host: str) -> bool:
         """Whether one more may come from an address, if need be in the place of another."""
