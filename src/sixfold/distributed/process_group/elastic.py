@@ -242,7 +242,8 @@ class ElasticGroup:
         for identity, (fault, due) in list(self._untold.items()):
             if now >= due or self.finished:  # nobody will tell a better reason after the end
                 del self._untold[identity]
-                self._tell_loss(fault)
+                # What a dead one printed last is in the log; where a hanging one was is nowhere.
+                self._tell_loss(fault, fault.log_tail if identity in self._given_up else ())
         if self.over:
             return
         if self._asked_for_stack is not None:
@@ -257,7 +258,7 @@ class ElasticGroup:
         elif found is not None:
             self._give_up(*found, ())
 
-    def _tell_loss(self, fault: Fault) -> None:
+    def _tell_loss(self, fault: Fault, where: tuple[str, ...]) -> None:
         if self._on_event is None or self.membership.view.number == 0:
             return
         phases = self.membership.phases
@@ -267,7 +268,7 @@ class ElasticGroup:
         if fault.kind == "unfit":
             what += f"; {fault.host} gets no rank any more"
         text = f"rank {fault.rank} on {fault.host} was lost ({fault.cause}): {what}"
-        text = "\n  ".join((text, *fault.log_tail))  # of one that was given up: where it was
+        text = "\n  ".join((text, *where))
         self._on_event(fault.rank, {"kind": "note", "text": text})
 
     def _hung(
