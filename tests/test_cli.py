@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from sixfold.cli import COMMANDS, main
-from sixfold.core.errors import UserError
+from sixfold.core.errors import RankFailure, RankLostError, UserError
 
 QUICK = ["--data", "synthetic:200x3x8x8", "--model", "slide", "--batch-size", "40", "--steps", "6"]
 
@@ -364,6 +364,26 @@ def test_memory_that_cannot_be_had_is_a_failure_of_the_run(
     monkeypatch.setattr("sixfold.models.command.run", fail)
     assert main(["models"]) == 1
     assert "there is not enough memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "last", ["MemoryError", "MemoryError: ", "RuntimeError: can't start new thread"]
+)
+def test_a_rank_that_died_for_want_of_memory_is_told_as_that(
+    last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before it could report anything itself: its log says so."""
+
+    def fail(*_: object) -> int:
+        log = ("Traceback (most recent call last):", "    import torch", last)
+        failure = RankFailure(rank=0, host="here", cause="exited with status 1", log_tail=log)
+        raise RankLostError(failure)
+
+    monkeypatch.setattr("sixfold.models.command.run", fail)
+    assert main(["models"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("sixfold: there is not enough memory")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("command", "advises"), [("models", False), ("train", True)])

@@ -90,15 +90,16 @@ COMMANDS = {
 INTERRUPTED = 130
 
 OUT_OF_MEMORY = (
-    "there is not enough memory: close other programs, raise the limit (`ulimit -v`), or take "
-    "fewer --workers or a smaller --batch-size (--debug shows where)"
+    "there is not enough memory: close other programs, raise the limit (`ulimit -v`, or that of "
+    "threads, `ulimit -u`), or take fewer --workers or a smaller --batch-size (--debug shows where)"
 )
 _MEMORY_SIGNS = (
     "error return without exception set",
     "can't allocate memory",
-    "Cannot allocate memory",
+    "cannot allocate memory",
     "failed to map segment from shared object",
     "std::bad_alloc",
+    "can't start new thread",
 )
 
 
@@ -172,10 +173,14 @@ def out_of_memory(error: BaseException | None) -> bool:
 
     Extension modules that do not look whether an allocation failed say so in their own ways.
     """
-    return any(
-        isinstance(one, MemoryError) or any(sign in str(one) for sign in _MEMORY_SIGNS)
-        for one in _chain(error)
-    )
+    return any(isinstance(one, MemoryError) or _tells_of_memory(str(one)) for one in _chain(error))
+
+
+def _tells_of_memory(text: str) -> bool:
+    """Whether a message, or the log of a process that ended, says so."""
+    if any(sign in text.casefold() for sign in _MEMORY_SIGNS):
+        return True
+    return any(line.strip().startswith("MemoryError") for line in text.splitlines())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

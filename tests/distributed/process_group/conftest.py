@@ -111,3 +111,21 @@ def group_of() -> Iterator[Callable[..., ThreadGroup]]:
     yield make
     for group in groups:
         group.close()
+
+
+@pytest.fixture
+def no_thread_for_callers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """From a number of callers on, listeners of this process can start no thread for one."""
+    start = threading.Thread.start
+
+    def refuse_after(callers: int) -> None:
+        left = iter(range(callers))
+
+        def start_or_fail(thread: threading.Thread) -> None:
+            if thread.name == "sixfold-caller" and next(left, None) is None:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+
+    return refuse_after

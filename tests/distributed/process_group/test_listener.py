@@ -169,12 +169,26 @@ def test_only_the_interface_that_is_needed_is_bound(
 def test_where_no_thread_can_be_started_the_caller_hears_it_and_others_enter_later(
     door: Entrance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
+        patch.setattr(threading.Thread, "start", _no_more_threads)
         with pytest.raises(OSError, match=r"hung up|closed|reset|ended|refused"):
             wire.connect(door[0].address, SECRET)
     with wire.connect(door[0].address, SECRET):
         wait_for(lambda: door[1])
+
+
+def test_who_listens_is_told_that_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[RuntimeError] = []
+    listener = AuthenticatedListener("127.0.0.1", SECRET, lambda _: None, exhausted=told.append)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _no_more_threads)
+            with pytest.raises(OSError, match=r"hung up|closed|reset|ended|refused"):
+                wire.connect(listener.address, SECRET)
+        assert {str(error) for error in told} == {"can't start new thread"}
+    finally:
+        listener.close()
+
+
+def _no_more_threads(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

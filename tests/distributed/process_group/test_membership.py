@@ -174,6 +174,19 @@ def test_a_peer_that_does_not_call_is_named(
     silent.close()
 
 
+def test_a_rank_that_cannot_let_in_a_peer_says_so_at_once(
+    group_of: GroupOf, no_thread_for_callers: Callable[[int], None]
+) -> None:
+    """Not that the peer did not call, after half a minute."""
+    group = group_of(2)
+    no_thread_for_callers(2)  # the launcher's two
+    group.start_all(total)
+    group.poll_until(lambda: group.rendezvous.now.fault is not None)
+    assert group.rendezvous.now.fault is not None
+    assert "can't start new thread" in group.rendezvous.now.fault.cause
+    assert not group.rendezvous.now.fault.retryable
+
+
 def test_a_process_ends_with_its_launcher(group_of: GroupOf) -> None:
     """A rank that only computes, never exchanges, and would never look."""
     group = group_of(1)

@@ -365,6 +365,16 @@ def test_all_are_asked_to_stop_those_that_join_later_too(group_of: GroupOf) -> N
     group.poll_until(lambda: group.rendezvous.now.finished)
 
 
+def test_a_launcher_that_cannot_let_in_a_rank_says_so_at_once(
+    group_of: GroupOf, no_thread_for_callers: Callable[[int], None]
+) -> None:
+    group = group_of(1)
+    no_thread_for_callers(0)
+    group.start(lambda _: None, 0)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        group.poll_until(lambda: bool(group.rendezvous.now.members))
+
+
 def test_closing_twice_is_harmless(group_of: GroupOf) -> None:
     group = group_of(1)
     group.rendezvous.close()

@@ -31,15 +31,17 @@ class AuthenticatedListener:
         enter: Callable[[socket.socket], None],
         *,
         handshake_s: float = wire.HANDSHAKE_S,
+        exhausted: Callable[[RuntimeError], None] | None = None,
     ) -> None:
         """Listen on one interface; who has not proved itself after `handshake_s` is dropped.
 
         `enter` is called in the caller's thread with the authenticated, blocking socket, now its
-        own.
+        own. `exhausted` is told if a caller had to be turned away for want of a thread.
         """
         self._secret = secret
         self._enter = enter
         self._handshake_s = handshake_s
+        self._exhausted = exhausted
         self._lock = threading.Lock()
         # Address and time of arrival, oldest first.
         self._strangers: dict[socket.socket, tuple[str, float]] = {}
@@ -75,9 +77,11 @@ class AuthenticatedListener:
                 self._threads = [other for other in self._threads if other.is_alive()]
                 try:
                     thread.start()
-                except RuntimeError:  # no memory for one more: the caller hears it at once
+                except RuntimeError as error:  # no memory for one more: the caller hears it at once
                     del self._strangers[connection]
                     connection.close()
+                    if self._exhausted is not None:
+                        self._exhausted(error)
                     continue
                 self._threads.append(thread)
 

@@ -104,7 +104,10 @@ class _Member:
         # view and rank -> who has called, until its view is met
         self._callers: dict[tuple[int, int], socket.socket] = {}
         self._listener = AuthenticatedListener(
-            place.interface or control.connection.local_host(), self._secret, self._arrived
+            place.interface or control.connection.local_host(),
+            self._secret,
+            self._arrived,
+            exhausted=control.inbox.put,
         )
 
     def exchange(
@@ -176,7 +179,8 @@ class _Member:
         self._listener.close()
         inbox = self._control.inbox
         while not inbox.empty():
-            self._sort(inbox.get())
+            if not isinstance(arrival := inbox.get(), RuntimeError):
+                self._sort(arrival)
         for connection in self._callers.values():
             connection.close()
 
@@ -191,6 +195,8 @@ class _Member:
 
     def _sort(self, arrival: Any) -> dict[str, Any] | None:
         """Put a caller where it is looked for; a message of the launcher is handed on."""
+        if isinstance(arrival, RuntimeError):  # a peer could not be let in: neither can the next
+            raise arrival
         if not isinstance(arrival, tuple):
             self._control.check()
             return arrival if isinstance(arrival, dict) else None

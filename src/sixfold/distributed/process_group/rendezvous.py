@@ -74,7 +74,12 @@ class Rendezvous:
         self._closed = False
         self._attentive_since = self._polled_at = time.monotonic()
         self._connections: set[wire.Connection] = set()
-        self._listener = AuthenticatedListener(host, self.secret, self._read)
+        self._listener = AuthenticatedListener(
+            host,
+            self.secret,
+            self._read,
+            exhausted=lambda error: self._inbox.put(partial(_fail, error)),
+        )
         self.address = self._listener.address  # where ranks join
 
     def admit(self, generation: int) -> None:
@@ -207,3 +212,7 @@ class Rendezvous:
         if size != self.size or not 0 <= rank < size:
             return f"there is no rank {rank} of {size}, only {self.size} ranks"
         return ""
+
+
+def _fail(error: Exception) -> None:
+    raise error
