@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from sixfold.core.errors import UserError
 from sixfold.models import check
@@ -369,7 +370,9 @@ def put(write: Write, set_up: str, before: str) -> ModelConfig:
 def test_state_outside_of_weights_and_buffers_is_refused(case: str, write: Write) -> None:
     set_up, before, said = {**STATE, **BROKEN}[case]
     config = put(write, set_up, before)
+    modes = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     (problem,) = check(config, shape=(3, 8, 8), classes=10)
+    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == modes
     assert said in problem
     assert "\n" not in problem
     noted: list[str] = []

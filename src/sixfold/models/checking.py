@@ -18,6 +18,7 @@ from sixfold.models.factory import ModelFactory, model_factory
 from sixfold.models.observe import rewinder
 from sixfold.models.outputs import main_output, named_outputs
 from sixfold.models.shapes import Shape, ShapeMismatchError, kind, run, times
+from sixfold.models.trial import modes_kept
 from sixfold.models.user_traceback import one_line
 
 USUAL_SIDES = (28, 32, 64, 96, 128, 224, 227, 256, 299)
@@ -114,7 +115,7 @@ def _try(
 ) -> list[str]:
     """Make the network and run it, in training and for a single image; what is wrong."""
     try:
-        with seeded(0), torch.device(device):
+        with seeded(0), torch.device(device), modes_kept():
             network = chosen.make()
             rewind = rewinder(network)
             try:

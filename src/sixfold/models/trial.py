@@ -1,6 +1,7 @@
 """Runs of one network, each from the same weights and buffers, and what each has done to them."""
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -164,14 +165,12 @@ class Trial:
 
     def _forward(self, images: Tensor, seed: int) -> Tensor:
         seed_all(seed)
-        with watched() as asked, torch.set_grad_enabled(self.network.training):
-            before = _modes()
-            try:
-                output: Tensor = main_output(self.network(images.clone()))
-            finally:
-                changed = [name for name, mode in before.items() if _modes()[name] != mode]
-                for name in changed:
-                    _MODES[name][1](before[name])
+        with (
+            watched() as asked,
+            torch.set_grad_enabled(self.network.training),
+            modes_kept() as changed,
+        ):
+            output: Tensor = main_output(self.network(images.clone()))
         self.asked = self.asked or asked
         if changed:
             self.broken = self.broken or (
@@ -191,6 +190,19 @@ _MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
 }
 """What a forward can change for the whole process, and how it is read and put back."""
+
+
+@contextlib.contextmanager
+def modes_kept() -> Iterator[list[str]]:
+    """Put back afterwards what a forward changed for the whole process; gives its names, then."""
+    before = _modes()
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        changed += [name for name, mode in _modes().items() if mode != before[name]]
+        for name in changed:
+            _MODES[name][1](before[name])
 
 
 def _modes() -> dict[str, Any]:
