@@ -14,7 +14,13 @@ from sixfold.perf.profile.limits import (
     load_machine,
     save_machine,
 )
-from sixfold.perf.profile.machine import measure_machine, read_caches
+from sixfold.perf.profile.machine import (
+    PRODUCT_SIZE,
+    SMALLEST_PRODUCT,
+    _product_size,
+    measure_machine,
+    read_caches,
+)
 
 MACHINE = Machine(
     processor="of paper",
@@ -39,6 +45,16 @@ def test_this_machine_has_limits() -> None:
     assert all(1e8 < copy.one_core_bytes < 1e13 for copy in machine.copies)
     assert machine.cores >= 1
     assert machine.processor
+
+
+def test_where_products_are_slow_smaller_matrices_are_multiplied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in bfloat16 on a processor without instructions for it: seconds for a large one."""
+    monkeypatch.setattr("sixfold.perf.profile.machine.LONGEST_PRODUCT_S", 0.0)
+    assert _product_size("float32") == SMALLEST_PRODUCT
+    monkeypatch.setattr("sixfold.perf.profile.machine.LONGEST_PRODUCT_S", 1e9)
+    assert _product_size("bfloat16") == PRODUCT_SIZE
 
 
 def test_it_is_kept_in_a_file(tmp_path: Path) -> None:

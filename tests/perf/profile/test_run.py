@@ -20,7 +20,7 @@ from sixfold.perf.profile.run import profile, profile_of_run
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("machine") / "machine.json"
-    save_machine(measure_machine(window_s=0.01), path)
+    save_machine(measure_machine(window_s=0.01, precisions=("float32",)), path)
     return path
 
 

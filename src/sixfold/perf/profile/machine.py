@@ -25,6 +25,10 @@ WINDOWS = 3  # measurements of each rate; the best counts
 PRODUCT_SIZE = 1024
 """Rows and columns of the matrices: 4 MB each in float32, enough for the full rate of the blocked
 products of oneDNN and MKL."""
+LONGEST_PRODUCT_S = 0.1
+"""Of matrices so large; where it takes longer, as in bfloat16 without instructions for it, smaller
+ones are taken, which the plain loops behind it multiply at the same rate."""
+SMALLEST_PRODUCT = 128
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 COPY_BYTES = (32 << 10, 512 << 10, 4 << 20, 64 << 20)
@@ -40,7 +44,8 @@ def measure_machine(
     count = cores()
     products, copies = [], []
     for precision in precisions:
-        one, together = (_best(partial(_product, precision), n, window_s) for n in (1, count))
+        make = partial(_product, precision, _product_size(precision))
+        one, together = (_best(make, n, window_s) for n in (1, count))
         products.append(
             ProductRate(precision=precision, one_core_flops=one, all_cores_flops=together)
         )
@@ -78,14 +83,26 @@ def read_caches(folder: Path = _CPU) -> tuple[Cache, ...]:
 Work = Callable[[], float]  # does a piece of work and returns how much it was
 
 
-def _product(precision: str) -> Work:
+def _product_size(precision: str) -> int:
+    """Rows and columns of matrices that are not multiplied for too long."""
+    work = _product(precision, SMALLEST_PRODUCT)
+    work()
+    begin = time.thread_time()
+    work()
+    took_s, size = time.thread_time() - begin, PRODUCT_SIZE
+    while size > SMALLEST_PRODUCT and took_s * (size / SMALLEST_PRODUCT) ** 3 > LONGEST_PRODUCT_S:
+        size //= 2
+    return size
+
+
+def _product(precision: str, size: int) -> Work:
     dtype = getattr(torch, precision)
-    a, b = (torch.ones(PRODUCT_SIZE, PRODUCT_SIZE, dtype=dtype) for _ in range(2))
+    a, b = (torch.ones(size, size, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
 
     def work() -> float:
         torch.mm(a, b, out=out)
-        return 2.0 * PRODUCT_SIZE**3
+        return 2.0 * size**3
 
     return work
 
