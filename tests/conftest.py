@@ -16,6 +16,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from sixfold.core.settings import build_tree
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.distributed.session import PRELOAD
 from sixfold.training.config import TrainConfig
 
 pytest_plugins = ["tests.spark_masters", "tests.s3_server"]
@@ -55,6 +57,13 @@ def small_config(**changes: Any) -> TrainConfig:
 def configure() -> Callable[..., TrainConfig]:
     """Makes settings of a small training."""
     return small_config
+
+
+@pytest.fixture(scope="session")
+def local_engine() -> Iterator[Engine]:
+    """The engine of this machine; its server has imported already what ranks need."""
+    with open_engine("local", preload=PRELOAD) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.engines.forks import ForkServer
 from sixfold.distributed.process_group import alone
+from sixfold.distributed.session import PRELOAD
 from sixfold.training.checkpoint import list_checkpoints, read_notes
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
@@ -54,7 +55,7 @@ def test_a_rank_with_another_instruction_set_is_refused(
     configure: Configure, tmp_path: Path
 ) -> None:
     settings, notes = {"engine": "local", "workers": 2}, list[str]()
-    with open_engine("local", preload=("sixfold.training.worker",)) as engine:
+    with open_engine("local", preload=PRELOAD) as engine:
         with pytest.raises(UserError) as caught:
             train(configure(out=str(tmp_path / "run"), **settings), engine=engine)
         config = configure(out=str(tmp_path / "other"), deterministic=False, **settings)

@@ -11,6 +11,11 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.engines.engine import Engine
 
+PRELOAD = ("sixfold.training.worker", "sixfold.prediction.worker", "torch._dynamo")
+"""What ranks need that train or predict. torch runs some layers on the meta device with the help of
+its compiler: every network that is measured there needs it, 2 s and 80 MB in every rank that
+imports it by itself."""
+
 
 @contextmanager
 def open_engine_for(
@@ -26,8 +31,8 @@ def open_engine_for(
     """The engine that the settings name, closed at the end; or the one `given`, left open.
 
     The source of `model`, and of the other objects in `code`, travels to a cluster if it is the
-    user's own; `preload` names modules that
-    ranks need besides; `together` says that all workers run at the same time.
+    user's own; `preload` names modules that ranks need besides `PRELOAD`; `together` says that all
+    workers run at the same time.
     """
     if given is not None:
         yield given
@@ -46,9 +51,7 @@ def open_engine_for(
         ship=ship,
         read=functools.partial(_variables, own),
         ranks=config.min_workers or config.workers or 1 if together else 1,
-        # torch runs some layers on the meta device with the help of its compiler: every network
-        # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
-        preload=("sixfold.training.worker", "sixfold.prediction.worker", "torch._dynamo", *preload),
+        preload=(*PRELOAD, *preload),
         cpu_isa=cpu_isa,
         tls=config.tls,
     )

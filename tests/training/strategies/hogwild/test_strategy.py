@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,6 @@ from sixfold.training.strategies.hogwild.groups import find_groups, group_by_sig
 from sixfold.training.strategies.hogwild.strategy import Rounds
 
 Configure = Callable[..., TrainConfig]
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[Engine]:
-    preload = ("sixfold.training.worker", "sixfold.prediction.worker")
-    with contextlib.closing(open_engine("local", preload=preload)) as engine:
-        yield engine
 
 
 @given(
@@ -160,8 +153,8 @@ def _alone(
     return {name: t.detach().numpy() for name, t in step.model.state_dict().items()}
 
 
-def test_ranks_of_one_machine_find_each_other(local: Engine) -> None:
-    group = local.run_ranks(_groups, 3)
+def test_ranks_of_one_machine_find_each_other(local_engine: Engine) -> None:
+    group = local_engine.run_ranks(_groups, 3)
     assert group.results == [[[0, 1, 2]]] * 3
 
 
@@ -196,7 +189,7 @@ class _Killer:
 
 @pytest.mark.full
 def test_processes_learn_together_and_a_killed_rank_leaves_no_memory_behind(
-    configure: Configure, local: Engine, tmp_path: Path
+    configure: Configure, local_engine: Engine, tmp_path: Path
 ) -> None:
     settings = {
         "strategy": "hogwild", "engine": "local", "workers": 2, "steps": 300, "lr": 0.005,
@@ -204,11 +197,13 @@ def test_processes_learn_together_and_a_killed_rank_leaves_no_memory_behind(
     }  # fmt: skip
     killer = _Killer()
     with pytest.raises(RankLostError, match="SIGKILL"):
-        train(configure(out=str(tmp_path / "dead"), **settings), engine=local, on_event=killer)
+        train(
+            configure(out=str(tmp_path / "dead"), **settings), engine=local_engine, on_event=killer
+        )
     # Nobody who could map it is left, and it has no name: see test_shared_memory.py.
     assert not any(Path(f"/proc/{pid}/maps").exists() for pid in killer.pids.values())
     config = configure(out=str(tmp_path / "run"), max_restarts=1, **settings)
-    result = train(config, engine=local, on_event=_Killer())
+    result = train(config, engine=local_engine, on_event=_Killer())
     assert result["restarts"] == 1
     assert result["groups"] == [[0, 1]]
     assert result["images"] == 300 * 40

@@ -10,6 +10,7 @@ import pytest
 
 from sixfold.core.errors import RankRaisedError
 from sixfold.distributed.engines.local import LocalEngine
+from sixfold.distributed.session import PRELOAD
 from sixfold.training.config import TrainConfig
 
 Configure = Callable[..., TrainConfig]
@@ -78,7 +79,7 @@ def run(
             workers=workers,
             **settings,
         )
-        with LocalEngine(preload=("sixfold.training.worker", "torch._dynamo")) as engine:
+        with LocalEngine(preload=PRELOAD) as engine:
             task = functools.partial(train_limited, config, room_mib)
             results: list[dict[str, float]] = engine.run_ranks(task, workers).results
         return results

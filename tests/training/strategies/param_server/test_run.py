@@ -1,34 +1,22 @@
 """Trainings with parameter servers, from the launcher's side: what they promise, and deaths."""
 
-import contextlib
 import json
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sixfold.core.errors import NonFiniteLossError, UserError
-from sixfold.distributed.engines import Engine, open_engine
+from sixfold.distributed.engines import Engine
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train, training_problems
 from sixfold.training.strategies.param_server import run as launcher
 
 Configure = Callable[..., TrainConfig]
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[Engine]:
-    preload = (
-        "sixfold.training.worker",
-        "sixfold.training.strategies.param_server.worker",
-        "sixfold.training.strategies.param_server.service",
-    )
-    with contextlib.closing(open_engine("local", preload=preload)) as engine:
-        yield engine
 
 
 @pytest.fixture
@@ -220,7 +208,7 @@ def check_survived(result: dict[str, Any], out: Path, steps: int) -> None:
 
 @pytest.mark.full
 def test_processes_survive_the_death_of_workers_and_of_a_server(
-    asynchronous: Configure, local: Engine, tmp_path: Path
+    asynchronous: Configure, local_engine: Engine, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     config = asynchronous(
@@ -228,7 +216,7 @@ def test_processes_survive_the_death_of_workers_and_of_a_server(
         data="synthetic:800x3x8x8", lr=0.005,
     )  # fmt: skip
     killer = Killer(workers_at=[100, 260], servers_at=[180])
-    result = train(config, engine=local, on_event=killer)
+    result = train(config, engine=local_engine, on_event=killer)
     assert killer.killed == {"rank": 2, "server": 1}
     assert result["worker_losses"] == 2
     assert [loss["server"] for loss in result["server_losses"]] == [0]
@@ -258,7 +246,7 @@ def test_workers_in_spark_tasks_and_servers_beside_the_driver(
 
 @pytest.mark.full
 def test_a_server_that_hangs_is_killed_and_comes_back(
-    asynchronous: Configure, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asynchronous: Configure, local_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "HANG_S", 3.0)
     config = asynchronous(
@@ -266,7 +254,7 @@ def test_a_server_that_hangs_is_killed_and_comes_back(
         evaluate_every=4.0, data="synthetic:800x3x8x8", lr=0.005,
     )  # fmt: skip
     killer = Killer(workers_at=[], servers_at=[80], number=signal.SIGSTOP)
-    result = train(config, engine=local, on_event=killer)
+    result = train(config, engine=local_engine, on_event=killer)
     assert [loss["server"] for loss in result["server_losses"]] == [0]
     assert result["worker_losses"] == 0
     check_survived(result, tmp_path / "run", 200)
@@ -274,7 +262,7 @@ def test_a_server_that_hangs_is_killed_and_comes_back(
 
 @pytest.mark.full
 def test_workers_that_all_hang_are_killed_and_replaced(
-    asynchronous: Configure, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asynchronous: Configure, local_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launcher, "STALL_S", 8.0)
     config = asynchronous(
@@ -292,7 +280,7 @@ def test_workers_that_all_hang_are_killed_and_replaced(
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
 
-    result = train(config, engine=local, on_event=stop_all_once)
+    result = train(config, engine=local_engine, on_event=stop_all_once)
     assert len(stopped) == 2
     assert result["worker_losses"] >= 2
     check_survived(result, tmp_path / "run", 200)
@@ -301,7 +289,7 @@ def test_workers_that_all_hang_are_killed_and_replaced(
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(3))
 def test_processes_survive_many_deaths_at_random_times(
-    asynchronous: Configure, local: Engine, tmp_path: Path, seed: int
+    asynchronous: Configure, local_engine: Engine, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
     config = asynchronous(
@@ -312,7 +300,7 @@ def test_processes_survive_many_deaths_at_random_times(
         workers_at=sorted(chance.randrange(40, 1300) for _ in range(6)),
         servers_at=sorted(chance.randrange(40, 1300) for _ in range(4)),
     )
-    result = train(config, engine=local, on_event=killer)
+    result = train(config, engine=local_engine, on_event=killer)
     assert killer.killed["rank"] >= 4
     assert killer.killed["server"] >= 3
     check_survived(result, tmp_path / "run", 1500)

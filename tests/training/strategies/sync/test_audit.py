@@ -19,6 +19,7 @@ from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.logical_shards import owned_shards
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.echo import echo_world
+from sixfold.distributed.session import PRELOAD
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 from sixfold.training.strategies.sync.audit import Audit, digest
@@ -260,7 +261,7 @@ def test_a_rank_that_flips_a_bit_is_named(
     configure: Configure, tmp_path: Path, faulty: dict[str, Any]
 ) -> None:
     settings = faulty | {"workers": 3, "checkpoint_every": 1}
-    with open_engine("local", preload=("sixfold.training.worker",)) as engine:
+    with open_engine("local", preload=PRELOAD) as engine:
         quiet = configure(out=str(tmp_path / "quiet"), **settings)
         assert train(quiet, engine=engine)["steps"] == 30  # nobody notices
         watched = configure(out=str(tmp_path / "watched"), audit=0.5, **settings)
@@ -279,7 +280,7 @@ def test_a_rank_that_flips_a_bit_is_excluded_and_where_there_are_two_the_launche
     settings |= {"workers": workers, "audit": 1.0, "on_audit_failure": "exclude"}
     notes = list[str]()
     run = tmp_path / "run"
-    with open_engine("local", preload=("sixfold.training.worker",)) as engine:
+    with open_engine("local", preload=PRELOAD) as engine:
         found = train(
             configure(out=str(run), **settings, max_restarts=1),
             engine=engine,
