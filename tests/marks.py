@@ -17,6 +17,18 @@ def quick(cases: Iterable[Any], *chosen: Any) -> list[Any]:
     ]
 
 
+def some(cases: Iterable[Any], each: int, *, rows: bool = False) -> list[Any]:
+    """All cases of a parametrized test, of which only every so many-th runs in `make test`.
+
+    `rows` says that a case is a row of several parameters.
+    """
+    full = pytest.mark.full
+    return [
+        case if index % each == 0 else pytest.param(*(case if rows else (case,)), marks=full)
+        for index, case in enumerate(cases)
+    ]
+
+
 def quick_pairs(first: Iterable[Any], second: Iterable[Any], *chosen: tuple[Any, Any]) -> list[Any]:
     """All pairs of two parameters, of which only the chosen ones run in `make test`."""
     found = list(itertools.product(first, second))

@@ -163,10 +163,7 @@ def test_the_record_has_one_hash_for_one_and_two_workers(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.full] * (path.stem != "first_steps"))
-        for path in EXAMPLES.glob("*.ipynb")
-    ],
+    [pytest.param(path, id=path.stem, marks=pytest.mark.full) for path in EXAMPLES.glob("*.ipynb")],
 )
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]

@@ -37,6 +37,7 @@ def test_predict(run: sixfold.TrainResult, tmp_path: Path) -> None:
         sixfold.predict(sixfold.PredictConfig(), workers=3)
 
 
+@pytest.mark.full
 def test_prepare_and_evaluate_and_compress(run: sixfold.TrainResult, tmp_path: Path) -> None:
     made = sixfold.prepare("synthetic:40x3x8x8", tmp_path / "shards", **SMALL)
     assert made["images"] == {"train": 40, "test": 10}

@@ -35,6 +35,7 @@ def test_sizes_that_make_no_sense(text: str) -> None:
         parse_sizes(text)
 
 
+@pytest.mark.full
 def test_a_tiny_run_beside_gloo(tmp_path: Path) -> None:
     config = BenchConfig(
         bench=TrainBenchConfig(repeats=1, out=str(tmp_path)), parts=PartsBenchConfig(sizes="400B")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.marks import some
 
 from sixfold.cli import main
 from sixfold.core.run_directory import read_json
@@ -70,8 +71,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "file"),
+    some([(command, file) for command in COMMANDS for file in FILES], 4, rows=True),
+)
 def test_damage_is_told_in_a_line_or_changes_nothing(
     run: Path,
     tmp_path: Path,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.marks import quick
 
 from sixfold.compression.config import CompressConfig, CompressionConfig
 from sixfold.compression.run import compress
@@ -34,7 +35,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("parametrized_net", None)
 
 
-@pytest.mark.parametrize("kind", ["orthogonal", "spectral", "weight"])
+@pytest.mark.parametrize("kind", quick(["orthogonal", "spectral", "weight"], "orthogonal"))
 def test_compression_of_a_parametrized_network(
     configure: Callable[..., TrainConfig], kind: str
 ) -> None:

@@ -174,6 +174,7 @@ def test_sharing_alone_keeps_all_weights(dense: Path, tmp_path: Path) -> None:
     assert 7 < result["ratio"] < 9
 
 
+@pytest.mark.full
 def test_a_compression_goes_on_where_it_was(
     dense: Path, compressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

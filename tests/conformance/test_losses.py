@@ -102,8 +102,6 @@ def test_every_strategy_trains_with_it(data: str, tmp_path: Path, name: str, str
     quick_pairs(
         ["mse", "multi_label", "own", "two heads"],
         [BF16, PIECES],
-        ("mse", BF16),
-        ("multi_label", PIECES),
         ("own", PIECES),
         ("two heads", BF16),
     ),

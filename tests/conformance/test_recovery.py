@@ -104,7 +104,7 @@ def test_ranks_die_at_any_exchange_and_the_bits_are_those_of_a_calm_run(
 
 
 @pytest.mark.parametrize("exchange", quick(range(6, 11), 9))
-@pytest.mark.parametrize("norm", ["shard", "sync"])
+@pytest.mark.parametrize("norm", quick(["shard", "sync"], "sync"))
 def test_a_step_that_was_interrupted_leaves_no_trace(
     configure: Configure, tmp_path: Path, norm: str, exchange: int
 ) -> None:
@@ -171,6 +171,7 @@ def test_a_replacement_gets_its_part_from_a_rank_and_the_bits_are_those_of_a_cal
         assert {view["ranks"] for view in found["views"]} == {settings["workers"]}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("checkpoint_every", quick([2, 100], 2))
 def test_a_part_that_is_lost_with_its_mirror_comes_from_a_checkpoint_or_the_beginning(
     configure: Configure, tmp_path: Path, checkpoint_every: int

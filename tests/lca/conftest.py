@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.marks import quick
 from torch import Tensor
 
 from sixfold.lca.geometry import Geometry
@@ -128,7 +129,9 @@ GEOMETRIES: dict[str, Geometry] = {
 }
 
 
-@pytest.fixture(params=list(GEOMETRIES))
+@pytest.fixture(
+    params=quick(GEOMETRIES, "stride 2, padded with zeros", "one-dimensional", "one atom, stride 1")
+)
 def geometry(request: pytest.FixtureRequest) -> Geometry:
     """Sizes of all kinds."""
     return GEOMETRIES[request.param]

@@ -154,6 +154,7 @@ def test_a_fixed_step_that_diverges_says_what_to_do() -> None:
         Solver(LateralInhibition(atoms, geometry), dynamics).solve(draw(2, *geometry.image).float())
 
 
+@pytest.mark.full
 def test_a_step_that_is_far_too_large_is_put_right() -> None:
     geometry = Geometry(channels=1, height=12, width=12, atoms=30, kernel=(5, 5), padding=(2, 2))
     atoms = unit_atoms(geometry, dtype=torch.float32).abs()

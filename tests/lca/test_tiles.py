@@ -61,7 +61,7 @@ class Divided:
     "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)]
 )
 @pytest.mark.parametrize("shape", quick([(2, 1), (1, 2), (2, 2), (3, 1)], (2, 2)))
-@pytest.mark.parametrize("name", DIVISIBLE)
+@pytest.mark.parametrize("name", quick(DIVISIBLE, "stride 2, padded", "one-dimensional"))
 def test_any_grid_has_the_bits_of_one_process(
     name: str, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:

@@ -97,7 +97,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("workers", "grid"),
     [
-        (4, "2x1x2"),
+        pytest.param(4, "2x1x2", marks=pytest.mark.full),
         *(
             pytest.param(*c, marks=pytest.mark.full)
             for c in ((3, "auto"), (2, "auto"), (5, "auto"), (2, "1x2x1"))
@@ -226,7 +226,7 @@ def test_learning_lowers_the_energy_and_keeps_atoms_at_norm_one(tmp_path: Path) 
     assert "its reconstruction" in page
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("suffix", quick(["parquet", "arrow"], "parquet"))
 def test_codes_do_not_depend_on_how_they_are_computed(tmp_path: Path, suffix: str) -> None:
     lca_learn(changed(tmp_path / "run"))
     found = []

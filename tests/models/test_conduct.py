@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.marks import some
 
 from sixfold.core.errors import UserError
 from sixfold.models import check
@@ -382,7 +383,7 @@ def test_state_outside_of_weights_and_buffers_is_refused(case: str, write: Write
     assert left == ([] if case in STATE else [problem])
 
 
-@pytest.mark.parametrize("case", FINE)
+@pytest.mark.parametrize("case", some(FINE, 3))
 def test_what_each_shard_can_do_by_itself_has_the_same_bits_on_any_workers(
     case: str, write: Write, configure: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:

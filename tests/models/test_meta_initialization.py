@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.marks import some
 from torch import nn
 
 from sixfold import models
@@ -28,7 +29,7 @@ def thirds(shape: tuple[int, ...]) -> Cut:
     return shape, tuple((length // 3, length - length // 4) for length in shape)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", some(models.names(), 3))
 def test_parts_of_the_zoo_are_those_of_the_built_network(name: str) -> None:
     config, more = ModelConfig(model=name), settings_of(name)
     whole = models.build(config, **more).state_dict()

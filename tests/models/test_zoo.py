@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.marks import some
 from torch import fx, nn
 
 from sixfold.core.errors import UserError
@@ -73,7 +74,7 @@ def test_every_network_has_a_line_of_help(name: str) -> None:
     assert len(line) < 100
 
 
-@pytest.mark.parametrize(("name", "side"), SMALLEST.items())
+@pytest.mark.parametrize(("name", "side"), some(SMALLEST.items(), 3, rows=True))
 def test_every_size_from_the_smallest_on_is_taken(name: str, side: int) -> None:
     for larger in (side, side + 1, 97):
         square = (2, max(side, larger), max(side, larger))
@@ -91,7 +92,7 @@ def test_below_the_smallest_size_the_remedy_is_named(name: str, side: int) -> No
     assert f"at least {side}x{side} are needed: use --resize {config.ZOO[name][1]}" in problem
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", some(ZOO, 3))
 def test_uneven_images_are_taken(name: str) -> None:
     assert check(ModelConfig(model=name), shape=(4, 70, 101), classes=2) == []
 

@@ -49,6 +49,7 @@ def rank_1_is_older(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ForkServer, "fork", forked)
 
 
+@pytest.mark.full
 @needs_avx2
 @pytest.mark.usefixtures("rank_1_is_older")
 def test_a_rank_with_another_instruction_set_is_refused(

@@ -60,6 +60,7 @@ def test_a_slower_or_quicker_course_is_a_stretched_one(speed: float, seed: int) 
         assert found.low <= found.epochs <= found.high
 
 
+@pytest.mark.full
 def test_a_power_law_is_carried_on() -> None:
     long = np.linspace(2, 12, 24)
     values = 0.9 - 0.5 * long**-0.7

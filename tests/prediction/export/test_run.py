@@ -144,6 +144,7 @@ def test_the_command_line(
         sixfold.export(run, tmp_path / "x.onnx")
 
 
+@pytest.mark.full
 def test_float64_becomes_float32_where_onnxruntime_has_no_other(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extra onnx")

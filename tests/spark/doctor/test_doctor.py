@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tests.marks import quick
 
 from sixfold.core.object_store import ObjectStore
 from sixfold.core.version import versions
@@ -100,7 +99,8 @@ EARLY: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
 """What is seen before a JVM is started."""
 
 
-@pytest.mark.parametrize("name", quick(EARLY, "no Java"))
+@pytest.mark.full
+@pytest.mark.parametrize("name", EARLY)
 def test_what_no_session_can_start_with_is_wrong(name: str) -> None:
     pytest.importorskip("pyspark")
     words, environment, told = EARLY[name]

@@ -52,7 +52,11 @@ def compare_all(orders: Iterator[tuple[str, ...]], case: Any, geometry: Geometry
     assert len(forward_bits) == 6
 
 
-@pytest.mark.parametrize("geometry", [GEOMETRY, GROUPED], ids=["plain", "grouped"])
+@pytest.mark.parametrize(
+    "geometry",
+    [GEOMETRY, pytest.param(GROUPED, marks=pytest.mark.full)],
+    ids=["plain", "grouped"],
+)
 def test_all_720_orders_of_six_loops_are_equal(
     geometry: Geometry, solve: Callable[[Geometry], Any]
 ) -> None:

@@ -133,6 +133,7 @@ def test_what_cannot_be_run_is_told_and_the_rest_goes_on(
     assert any(refused["refused"] in line for line in time_lines(result))
 
 
+@pytest.mark.full
 def test_trainings_are_compared_by_what_they_reach(configure: Configure, tmp_path: Path) -> None:
     base = configure(data="digits", model="slide", steps=25, validation=0.2, workers=2)
     out = tmp_path / "sweep"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.marks import some
 from torch import nn
 
 from sixfold import data as datasets
@@ -77,15 +78,18 @@ def test_patterns_that_make_no_sense_are_refused(pattern: str, said: str) -> Non
 
 @pytest.mark.parametrize(
     "strategy",
-    [
-        {"strategy": "sync"},
-        {"strategy": "sync", "batch_norm": "sync"},
-        {"strategy": "sync", "optimizer": "muon"},
-        {"strategy": "local_sgd", "local_steps": 2},
-        {"strategy": "hogwild"},
-        {"strategy": "param_server"},
-        {"strategy": "model_parallel", "grid": "rows=2"},
-    ],
+    some(
+        [
+            {"strategy": "sync"},
+            {"strategy": "sync", "batch_norm": "sync"},
+            {"strategy": "sync", "optimizer": "muon"},
+            {"strategy": "local_sgd", "local_steps": 2},
+            {"strategy": "hogwild"},
+            {"strategy": "param_server"},
+            {"strategy": "model_parallel", "grid": "rows=2"},
+        ],
+        3,
+    ),
     ids=lambda given: "-".join(map(str, given.values())),
 )
 def test_frozen_tensors_keep_their_bits(
@@ -144,6 +148,7 @@ def test_unfreezing_does_not_depend_on_workers_or_on_when_a_run_was_stopped(
         assert alone["weights_sha256"] == sha256
 
 
+@pytest.mark.full
 def test_unfreezing_is_a_training_after_a_training(configure: Configure, tmp_path: Path) -> None:
     """Without state of the update rule, the stages may be made one by one from weights."""
     settings = {**THAW, "momentum": 0.0}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.marks import quick
 from torch import Tensor, nn
 
 from sixfold.distributed.collectives import tree_all_reduce
@@ -145,7 +146,7 @@ def test_shard_norms_use_each_shard_and_average_their_statistics(count: int) -> 
         assert (state[name].double() - expected).abs().max() < 1e-12, name
 
 
-@pytest.mark.parametrize("sync_norms", [False, True])
+@pytest.mark.parametrize("sync_norms", quick([False, True], True))
 def test_the_whole_step_passes_a_numerical_gradient_check(sync_norms: bool) -> None:
     images, labels = samples(12)
     shards = cut(images, labels, 2)

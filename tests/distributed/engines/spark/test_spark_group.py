@@ -151,6 +151,7 @@ def test_a_killed_executor_restarts_the_group(master: str, request: pytest.Fixtu
     assert group.restarts == 1
 
 
+@pytest.mark.full
 def test_without_restarts_left_the_first_to_die_is_told(
     spark_local: EngineProcess, tmp_path: Path
 ) -> None:
@@ -176,8 +177,8 @@ def test_without_restarts_left_the_first_to_die_is_told(
         (ValueError("oops"), RankRaisedError),
         (UserError(["first", "second"]), UserError),
         (NonFiniteLossError("step 7"), NonFiniteLossError),
-        (RunError("broken"), RunError),
-        (SystemExit(3), RankRaisedError),
+        pytest.param(RunError("broken"), RunError, marks=pytest.mark.full),
+        pytest.param(SystemExit(3), RankRaisedError, marks=pytest.mark.full),
     ],
 )
 def test_what_a_rank_raises_is_raised_here_and_not_tried_again(

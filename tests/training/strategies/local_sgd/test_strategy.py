@@ -163,7 +163,7 @@ STOPPED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", quick(STOPPED, "mean", "groups", "genetic"))
+@pytest.mark.parametrize("case", quick(STOPPED, "groups"))
 def test_a_stopped_run_goes_on_to_the_same_bits(
     configure: Configure, tmp_path: Path, case: str
 ) -> None:
@@ -208,7 +208,7 @@ def test_another_number_of_workers_is_told_and_groups_refuse_it(
                 train(configure(**longer))
 
 
-@pytest.mark.parametrize("merge", ["best", "genetic"])
+@pytest.mark.parametrize("merge", quick(["best", "genetic"], "best"))
 def test_selection_never_sees_the_test_set(
     configure: Configure, tmp_path: Path, merge: str
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.marks import quick
+from tests.marks import quick, some
 from tests.training.strategies.model_parallel.divided import batch, deviation, run_divided
 from torch import Tensor, nn
 from torch.nn import functional
@@ -79,7 +79,7 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("mesh", quick(MESHES, Mesh(cin=2), Mesh(cout=2, cin=2, rows=2)), ids=str)
+@pytest.mark.parametrize("mesh", quick(MESHES, Mesh(cout=2, cin=2, rows=2)), ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_divided_layer_is_the_layer(name: str, mesh: Mesh) -> None:
     assert deviation(head(*LAYERS[name]()), SHAPE, mesh) < 1e-10
@@ -152,7 +152,7 @@ class LastConv(nn.Module):
         return self.conv(self.norm(x)).flatten(1)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("mesh", [*MESHES, Mesh(cout=2, cols=3)], ids=str)
+@pytest.mark.parametrize("mesh", some([*MESHES, Mesh(cout=2, cols=3)], 3), ids=str)
 @pytest.mark.parametrize("network", [Branches, InPlace, NoLinear, LastConv])
 def test_the_users_own_network_is_divided_from_outside(
     network: Callable[[], nn.Module], mesh: Mesh

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.marks import quick
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
@@ -49,7 +50,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("batch_norm", ["shard", "sync"])
+@pytest.mark.parametrize("batch_norm", quick(["shard", "sync"], "sync"))
 def test_norms_without_running_statistics_are_evaluated_as_in_serial_training(
     configure: Configure, tmp_path: Path, batch_norm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
