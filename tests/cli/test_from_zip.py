@@ -1,4 +1,7 @@
-"""Every command that runs on Spark, with Sixfold in a zip file as `spark-submit` takes it."""
+"""Commands on Spark, with Sixfold in a zip file as `spark-submit` takes it.
+
+All that train or score; not `plan` and `lab`, which measure for minutes.
+"""
 
 import json
 import os
@@ -37,16 +40,14 @@ COMMANDS = [
     ["sweep", "quality", *NET, "--steps", "2", "--vary", "batch_size=20,40", *SPARK, "--out", "q"],
     ["tickets", *NET, "--epochs", "1", "--sparsities", "0.5", *SPARK, "--out", "tickets"],
     ["lca", "learn", *DATA, "--steps", "2", "--batch-size", "20", *SPARK, "--out", "lca"],
-    ["plan", *NET, "--steps", "6", *SPARK, "--out", "plan"],
     ["profile", *NET, *SPARK, "--out", "profile"],
-    ["lab", "matmul", "--products", "64", "--repeats", "1", "--out", "lab"],
 ]
 
 
 @pytest.mark.full
 @pytest.mark.spark
 @pytest.mark.timeout(1800)
-def test_every_command_on_spark_works_from_a_zip_file(tmp_path: Path) -> None:
+def test_commands_on_spark_work_from_a_zip_file(tmp_path: Path) -> None:
     pyspark = pytest.importorskip("pyspark")
     with zipfile.ZipFile(tmp_path / "sixfold.zip", "w") as zipped:
         for path in SOURCE.rglob("*"):
@@ -68,4 +69,4 @@ def test_every_command_on_spark_works_from_a_zip_file(tmp_path: Path) -> None:
     # Spark sends both of Python's streams there.
     assert ended == [f"ended 0 {' '.join(command[:2])}" for command in COMMANDS], done.stdout
     assert "was not written" not in done.stdout
-    assert len(list(tmp_path.glob("*/*.html"))) >= 8
+    assert len(list(tmp_path.glob("*/*.html"))) >= 6

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tests.spark import tables
 from tests.spark_masters import EngineProcess
@@ -111,9 +112,19 @@ class Means:
         return images.float().mean((2, 3))
 
 
-def test_every_form_that_spark_brings_is_scored_alike_and_nulls_stay_nulls() -> None:
-    import pyarrow as pa
+def as_pandas(cells: Any) -> Any:
+    """A column as Spark hands it to a pandas UDF."""
+    import pandas as pd
 
+    if not isinstance(cells, pa.StructArray):
+        return cells.to_pandas()
+    parts = zip(cells.type, cells.flatten(), strict=True)
+    return pd.DataFrame({field.name: part.to_pandas() for field, part in parts})
+
+
+def test_every_form_that_spark_brings_is_scored_alike_and_nulls_stay_nulls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION
     from sixfold.spark.scoring import Scorer, Weights
 
@@ -129,6 +140,7 @@ def test_every_form_that_spark_brings_is_scored_alike_and_nulls_stay_nulls() -> 
         "flat": ([image.ravel().astype(float).tolist() for image in pixels], [1.0, float("nan")]),
     }
     weights = Weights(b"", "", "", "")
+    monkeypatch.setattr("sixfold.spark.scoring.classifier", lambda _: Means())
     wanted = pixels.mean((2, 3))
     for form, (images, bad) in forms.items():
         cells = pa.array([images[0], None, *images[1:3], bad, images[3]])
@@ -137,7 +149,14 @@ def test_every_form_that_spark_brings_is_scored_alike_and_nulls_stay_nulls() -> 
                 weights=weights, pixel_range="0-255", keep=True,
                 label_values=(5.0, 6.0, 7.0), targets=targets,
             )  # fmt: skip
-            rows = scorer.score(Means(), cells).to_pylist()
+            scores = scorer.score(Means(), cells)
+            rows = scores.to_pylist()
+            (frame,) = scorer.frames(iter([as_pandas(cells)]))
+            again = pa.RecordBatch.from_pandas(frame, pa.schema(list(scores.type)))
+            told = again.to_struct_array().to_pylist()
+            if pa.types.is_struct(cells.type):  # pandas has no null for all of it
+                told[1]["error"] = rows[1]["error"]
+            assert told == rows, form
             good = [row for row in rows if row["error"] is None]
             assert [row["error"] is None for row in rows] == [True, False, True, True, False, True]
             assert all(row["rawPrediction"] is None for row in rows if row["error"])

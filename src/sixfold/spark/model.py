@@ -312,13 +312,21 @@ class SixfoldRegressionModel(FittedModel):
 def _udf(scorer: Scorer) -> Any:
     from collections.abc import Iterator
 
+    import pandas as pd
     import pyarrow as pa
     from pyspark.sql import functions
 
-    def score(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    def score(batches: Any) -> Any:
         return scorer(batches)
 
+    def score_frames(batches: Any) -> Any:
+        return scorer.frames(batches)
+
     # Spark reads the kind of function off its annotations.
+    if not hasattr(functions, "arrow_udf"):  # before Spark 4.1
+        kind = {"batches": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
+        score_frames.__annotations__ = kind
+        return functions.pandas_udf(score_frames, FIELDS)
     score.__annotations__ = {"batches": Iterator[pa.Array], "return": Iterator[pa.Array]}
     return functions.arrow_udf(score, FIELDS)
 
@@ -334,8 +342,9 @@ def predict_udf(path: str | Path, *, trust_model: bool = False, tta: str = NONE)
         tta: views of each image over which outputs are averaged: "flip", "flip,shift:1".
 
     Returns:
-        An Arrow UDF from an image to a struct of prediction, probability, rawPrediction, error and
-        null scores where an image cannot be used: `spark.udf.register("score", predict_udf(run))`.
+        A UDF of whole batches from an image to a struct of prediction, probability, rawPrediction,
+        error and null scores where an image cannot be used:
+        `spark.udf.register("score", predict_udf(run))`.
     """
     from pyspark.sql import SparkSession
 

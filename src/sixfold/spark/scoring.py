@@ -108,7 +108,7 @@ def classifier(weights: Weights) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """Scores batches of rows; what Spark calls as an Arrow UDF of iterators."""
+    """Scores batches of rows; what Spark calls as an Arrow UDF, or a pandas UDF, of iterators."""
 
     weights: Weights
     pixel_range: str  # what floating-point pixels are
@@ -133,6 +133,17 @@ class Scorer:
                 with variables_set(self.weights.variables):
                     scores = self.score(network, batch)
                 yield scores
+
+    def frames(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same for a pandas UDF of iterators: series, or data frames where cells are structs.
+
+        Yields:
+            Data frames of `prediction`, `probability`, `rawPrediction` and `error`.
+        """
+        import pyarrow as pa
+
+        for scores in self(map(_cells, batches)):
+            yield pa.RecordBatch.from_struct_array(scores).to_pandas()
 
     def score(self, network: Any, cells: pa.Array) -> pa.Array:
         """Score rows.
@@ -202,6 +213,20 @@ class Scorer:
         if self.targets == BINARY:  # as Spark's models of two classes have it
             raw = torch.cat([-raw, raw], 1)
         return raw.numpy(), scores
+
+
+def _cells(given: Any) -> pa.Array:
+    """Cells of a pandas UDF: a series, or a data frame for structs."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(given, pd.Series):
+        return pa.array(given.to_numpy(), from_pandas=False)  # a NaN in a list is no null
+    # Whole numbers beside a null have become floating-point ones.
+    whole = given.convert_dtypes(
+        convert_string=False, convert_boolean=False, convert_floating=False
+    )
+    return pa.RecordBatch.from_pandas(whole, preserve_index=False).to_struct_array()
 
 
 def _pixels(columns: Columns, cell: Any, shape: tuple[int, int, int]) -> Pixels:
