@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from tests.marks import some
 
 from sixfold.core.errors import UserError
 from sixfold.models import check
 from sixfold.models.config import ModelConfig
 from sixfold.models.outside import watched
+from sixfold.models.trial import _modes
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 
@@ -267,6 +267,22 @@ BROKEN = {
         "leaves torch.set_grad_enabled changed",
     ),
     "threads": ("pass", "torch.set_num_threads(3)", "leaves torch.set_num_threads changed"),
+    "precision of products": (
+        "pass",
+        "torch.set_float32_matmul_precision('medium')",
+        "leaves torch.set_float32_matmul_precision changed",
+    ),
+    "denormals": ("pass", "torch.set_flush_denormal(True)", "leaves torch.set_flush_denormal"),
+    "the library": (
+        "pass",
+        "torch.backends.mkldnn.enabled = False",
+        "leaves torch.backends.mkldnn",
+    ),
+    "autocast": (
+        "pass",
+        "torch.autocast('cpu', enabled=True).__enter__()",
+        "leaves torch.autocast changed",
+    ),
     "a buffer that grows": (
         "self.register_buffer('bank', torch.zeros(1, 3))",
         "self.bank = torch.cat([self.bank, x.mean((0, 2, 3))[None]])",
@@ -371,9 +387,9 @@ def put(write: Write, set_up: str, before: str) -> ModelConfig:
 def test_state_outside_of_weights_and_buffers_is_refused(case: str, write: Write) -> None:
     set_up, before, said = {**STATE, **BROKEN}[case]
     config = put(write, set_up, before)
-    modes = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    modes = _modes()
     (problem,) = check(config, shape=(3, 8, 8), classes=10)
-    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == modes
+    assert _modes() == modes
     assert said in problem
     assert "\n" not in problem
     noted: list[str] = []

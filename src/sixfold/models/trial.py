@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -180,6 +181,26 @@ class Trial:
         return output
 
 
+def _matmul_precision() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set for each backend by itself
+        return None
+
+
+def _set_matmul_precision(precision: str | None) -> None:
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _flushes_denormals() -> bool:
+    return not torch.tensor(1e-310, dtype=torch.float64, device="cpu").mul(0.5).item()
+
+
+def _set_onednn(enabled: bool) -> None:
+    setattr(torch.backends.mkldnn, "enabled", enabled)  # noqa: B010 - torch types it as no bool
+
+
 _MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -187,6 +208,13 @@ _MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch.use_deterministic_algorithms": (
         torch.are_deterministic_algorithms_enabled,
         torch.use_deterministic_algorithms,
+    ),
+    "torch.set_float32_matmul_precision": (_matmul_precision, _set_matmul_precision),
+    "torch.set_flush_denormal": (_flushes_denormals, torch.set_flush_denormal),
+    "torch.backends.mkldnn.enabled": (lambda: torch.backends.mkldnn.enabled, _set_onednn),
+    "torch.autocast": (
+        partial(torch.is_autocast_enabled, "cpu"),
+        partial(torch.set_autocast_enabled, "cpu"),
     ),
 }
 """What a forward can change for the whole process, and how it is read and put back."""
