@@ -351,9 +351,7 @@ def test_onnx_without_its_packages_is_refused_with_the_remedy(
 
 @pytest.mark.full
 @pytest.mark.spark
-@pytest.mark.parametrize(
-    "master", ["spark_local", pytest.param("spark_cluster", marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("master", ["spark_cluster"])
 def test_spark_compresses_to_the_same_bytes(
     dense: Path, compressed: Path, tmp_path: Path, master: str, request: pytest.FixtureRequest
 ) -> None:

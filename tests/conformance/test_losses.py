@@ -61,7 +61,7 @@ def test_the_bits_do_not_depend_on_the_workers(
 ) -> None:
     first = train(settings(data, name, tmp_path / "serial", workers=1))
     assert math.isfinite(first["test_loss"])
-    for kind, workers in (("inline", 2), ("inline", 3), ("local", 2), ("local", 3)):
+    for kind, workers in (("inline", 3), ("local", 2)):
         engine = engine_named(kind)
         out = tmp_path / f"{kind}-{workers}"
         found = train(

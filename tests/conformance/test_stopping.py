@@ -147,7 +147,7 @@ def test_selecting_needs_validation_images(configure: Configure, tmp_path: Path)
 
 @pytest.mark.full
 @pytest.mark.spark
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_spark_stops_at_the_same_step_with_the_same_bits(
     configure: Configure,
     serial: dict[str, Any],
