@@ -111,7 +111,7 @@ def test_startup(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_several_networks_and_peers(tmp_path: Path) -> None:
     config = BenchConfig(
-        bench=settings(tmp_path, model="lenet300,slide", steps=3),
+        bench=settings(tmp_path, model="lenet300,slide", steps=5),
         parts=PartsBenchConfig(peers="eager"),
     )
     run("train", config, show=print)
