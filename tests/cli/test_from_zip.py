@@ -1,6 +1,6 @@
 """Commands on Spark, with Sixfold in a zip file as `spark-submit` takes it.
 
-All that train or score; not `plan` and `lab`, which measure for minutes.
+One of each way of working: a group of ranks, rows that are scored, and pools of items.
 """
 
 import json
@@ -33,14 +33,9 @@ NET = [*DATA, "--model", "slide", "--batch-size", "40", "--lr", "0.01"]
 COMMANDS = [
     ["train", *NET, "--steps", "6", *SPARK, "--out", "run"],
     ["predict", "run", *DATA, *SPARK, "--out", "scores.parquet"],
-    ["prepare", "synthetic:200x3x8x8", "shards", *SPARK],
-    ["export", "run", "--out", "network.pt"],
     ["evaluate", "run", *SPARK, "--noise", "0.1", "--max-images", "20"],
     ["compress", "run", *SPARK, "--prune-epochs", "1", "--share-epochs", "1", "--out", "small"],
-    ["sweep", "quality", *NET, "--steps", "2", "--vary", "batch_size=20,40", *SPARK, "--out", "q"],
     ["tickets", *NET, "--epochs", "1", "--sparsities", "0.5", *SPARK, "--out", "tickets"],
-    ["lca", "learn", *DATA, "--steps", "2", "--batch-size", "20", *SPARK, "--out", "lca"],
-    ["profile", *NET, *SPARK, "--out", "profile"],
 ]
 
 
@@ -69,4 +64,4 @@ def test_commands_on_spark_work_from_a_zip_file(tmp_path: Path) -> None:
     # Spark sends both of Python's streams there.
     assert ended == [f"ended 0 {' '.join(command[:2])}" for command in COMMANDS], done.stdout
     assert "was not written" not in done.stdout
-    assert len(list(tmp_path.glob("*/*.html"))) >= 6
+    assert len(list(tmp_path.glob("*/*.html"))) >= 3
