@@ -48,9 +48,25 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
 def test_a_rank_that_begins_anew_has_no_last_words_yet() -> None:
     log = RankLog(None)
     log.feed(0, b"old\n")
-    log.forget(0)
+    log.begin(0)
     log.feed(0, b"new\n")
     assert log.tail(0) == ("new",)
+
+
+def test_what_a_rank_printed_before_it_died_may_come_late_and_is_in_the_file_alone(
+    tmp_path: Path,
+) -> None:
+    log = RankLog(tmp_path / "log.txt")
+    first = log.begin(0)
+    log.feed(0, b"ol", first)
+    second = log.begin(0)
+    log.feed(0, b"n", second)
+    log.feed(0, b"d\nrest", first)
+    log.feed(0, b"ew\n", second)
+    log.end(0, first)
+    log.close()
+    assert log.tail(0) == ("new",)
+    assert (tmp_path / "log.txt").read_text() == "[rank 0] old\n[rank 0] new\n[rank 0] rest\n"
 
 
 def test_a_writer_stands_in_for_a_stream() -> None:

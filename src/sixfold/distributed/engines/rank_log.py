@@ -29,17 +29,33 @@ class RankLog:
         """Append to a file; without one, keep only the last lines of each rank."""
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None if path is None else path.open("ab", buffering=0)
-        self._rest: dict[int, bytes] = defaultdict(bytes)
+        # Rank and life -> the line that it has begun.
+        self._rest: dict[tuple[int, int], bytes] = defaultdict(bytes)
         self._tails: dict[int, deque[str]] = defaultdict(lambda: deque(maxlen=TAIL_LINES))
+        self._lives: dict[int, int] = defaultdict(int)  # rank -> how often it has begun anew
 
-    def feed(self, rank: int, data: bytes) -> None:
-        """Take what a rank has printed; it need not end with a line."""
+    def begin(self, rank: int) -> int:
+        """The rank begins anew: the last lines so far, and those still to come, are not its own.
+
+        Returns the number of its life, for `feed` and `end`.
+        """
         with self._lock:
-            *lines, rest = (self._rest[rank] + data).split(b"\n")
+            self._lives[rank] += 1
+            self._tails.pop(rank, None)
+            return self._lives[rank]
+
+    def feed(self, rank: int, data: bytes, life: int | None = None) -> None:
+        """Take what a rank has printed in a life, the present one if absent.
+
+        It need not end with a line.
+        """
+        with self._lock:
+            life = self._lives[rank] if life is None else life
+            *lines, rest = (self._rest[rank, life] + data).split(b"\n")
             if len(rest) > LONGEST_LINE_BYTES:
                 lines, rest = [*lines, rest], b""
-            self._rest[rank] = rest
-            self._write(rank, lines)
+            self._rest[rank, life] = rest
+            self._write(rank, life, lines)
 
     def note(self, text: str) -> None:
         """Write a line of the launcher's own."""
@@ -47,35 +63,29 @@ class RankLog:
             if self._file is not None:
                 self._file.write(f"[launcher] {text}\n".encode())
 
-    def end(self, rank: int) -> None:
-        """The rank prints no more: what it left without a line break is a line too."""
+    def end(self, rank: int, life: int) -> None:
+        """The rank prints no more in a life: what it left without a line break is a line too."""
         with self._lock:
-            if self._rest[rank]:
-                self._write(rank, [self._rest.pop(rank)])
+            if rest := self._rest.pop((rank, life), b""):
+                self._write(rank, life, [rest])
 
     def tail(self, rank: int) -> tuple[str, ...]:
         """The last lines of a rank."""
         with self._lock:
             return tuple(self._tails[rank])
 
-    def forget(self, rank: int) -> None:
-        """The rank begins anew: the last lines so far are no longer its own."""
-        self.end(rank)
-        with self._lock:
-            self._tails.pop(rank, None)
-
     def close(self) -> None:
         """Write what is left and close the file."""
-        for rank in list(self._rest):
-            self.end(rank)
+        for rank, life in list(self._rest):
+            self.end(rank, life)
         with self._lock:
             if self._file is not None:
                 self._file.close()
                 self._file = None
 
-    def _write(self, rank: int, lines: list[bytes]) -> None:
-        for line in lines:
-            self._tails[rank].append(line.decode(errors="replace").rstrip("\r"))
+    def _write(self, rank: int, life: int, lines: list[bytes]) -> None:
+        if life == self._lives[rank]:
+            self._tails[rank].extend(line.decode(errors="replace").rstrip("\r") for line in lines)
         if self._file is not None and lines:
             tag = f"[rank {rank}] ".encode()
             with contextlib.suppress(OSError):  # a full disk: what ranks print is not worth a run
@@ -113,10 +123,10 @@ class PipeReader:
 
     def pipe(self, rank: int) -> int:
         """The writing end of a new pipe for a rank's process, to be handed on and then closed."""
-        self._log.forget(rank)
+        life = self._log.begin(rank)
         reading, writing = os.pipe()
         self._open[rank] = threading.Event()
-        self._selector.register(reading, selectors.EVENT_READ, (rank, self._open[rank]))
+        self._selector.register(reading, selectors.EVENT_READ, (rank, life, self._open[rank]))
         return writing
 
     def drain(self, rank: int, timeout_s: float) -> None:
@@ -138,12 +148,12 @@ class PipeReader:
             for key, _ in self._selector.select():
                 if key.data is None:
                     return
-                rank, ended = key.data
+                rank, life, ended = key.data
                 data = os.read(key.fd, 1 << 16)
                 if data:
-                    self._log.feed(rank, data)
+                    self._log.feed(rank, data, life)
                 else:
-                    self._log.end(rank)
+                    self._log.end(rank, life)
                     self._selector.unregister(key.fd)
                     os.close(key.fd)
                     ended.set()
