@@ -70,7 +70,7 @@ def test_random_networks_in_random_grids(
 
 
 @pytest.mark.full
-@settings(max_examples=1500)
+@settings(max_examples=400)
 @given(network=networks(), mesh=MESHES)
 def test_many_random_networks_in_random_grids(
     network: tuple[nn.Module, tuple[int, int, int]], mesh: Mesh
