@@ -484,6 +484,7 @@ def refuse(engine: Any) -> list[list[str]]:
         {"labelCol": "several"},
         {"labelCol": "a.b", "imageCol": "image"},
         {"imageCol": "c.d"},
+        dict.fromkeys(("imageCol", "labelCol", "weightCol", "validationIndicatorCol"), "labell"),
     ):
         try:
             tables.classifier(**params).fit(table)
@@ -496,9 +497,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     spark_local: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    *tables_, wrong, image, label, indicator, number, held, several, dotted, dots = (
+    *tables_, wrong, image, label, indicator, number, held, several, dotted, dots, missing = (
         spark_local.call(refuse)
     )
+    assert {line.split(" ")[0] for line in missing} == {
+        "imageCol", "labelCol", "weightCol", "validationIndicatorCol",
+    }  # fmt: skip
     told = [line for lines in tables_ for line in lines]
     assert "this DataFrame is a stream" in told[0]
     assert told[1].endswith("not pandas.DataFrame") or "pandas.core" in told[1]

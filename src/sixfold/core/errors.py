@@ -9,7 +9,8 @@ Two families, told apart by the exit code of the command line:
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -65,6 +66,15 @@ def problems_of(*checks: Callable[[], object]) -> list[str]:
         except UserError as error:
             found += error.problems
     return found
+
+
+@contextmanager
+def told_together(found: list[str]) -> Iterator[None]:
+    """Add what is wrong to a list, to be told with the rest of it."""
+    try:
+        yield
+    except UserError as error:
+        found += error.problems
 
 
 class RunError(SixfoldError):

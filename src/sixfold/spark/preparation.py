@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sixfold.core.environment import cache_directory
-from sixfold.core.errors import RunError, UserError, raise_problems
+from sixfold.core.errors import RunError, UserError, raise_problems, told_together
 from sixfold.core.files import make_folder
 from sixfold.core.locks import locked
 from sixfold.core.version import versions
@@ -116,10 +116,12 @@ def _write(frames: Mapping[str, DataFrame], root: Path, settings: TableSettings)
             found += check_validation(df, settings.validation)
         if settings.weight is not None:
             found += check_weights(df, settings.weight)
+    with told_together(found):
+        image = image_columns(learned, settings.image, settings.pixel_range)
+    with told_together(found):
+        labels = label_columns(learned, settings.label, settings.kind)
+        targets = targets_of(learned, labels, settings.kind)
     raise_problems(dict.fromkeys(found))
-    image = image_columns(learned, settings.image, settings.pixel_range)
-    labels = label_columns(learned, settings.label, settings.kind)
-    targets = targets_of(learned, labels, settings.kind)
     kind = settings.kind if targets.width else CLASSES
     columns = Columns(
         image=image[0],
