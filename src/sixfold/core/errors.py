@@ -61,10 +61,8 @@ def problems_of(*checks: Callable[[], object]) -> list[str]:
     """The problems with which checks raise a `UserError`, all of them."""
     found: list[str] = []
     for check in checks:
-        try:
+        with told_together(found):
             check()
-        except UserError as error:
-            found += error.problems
     return found
 
 

@@ -35,6 +35,7 @@ from sixfold.spark.table import (
     check_weights,
     image_columns,
     label_columns,
+    no_column_named,
     targets_of,
 )
 from sixfold.spark.writing import REPORT, Columns, PartitionWriter, Widener
@@ -113,15 +114,19 @@ def _write(frames: Mapping[str, DataFrame], root: Path, settings: TableSettings)
     learned, found = frames["train"], list[str]()
     for df in frames.values():
         if settings.validation is not None:
-            found += check_validation(df, settings.validation)
+            with told_together(found):
+                found += check_validation(df, settings.validation)
         if settings.weight is not None:
-            found += check_weights(df, settings.weight)
+            with told_together(found):
+                found += check_weights(df, settings.weight)
     with told_together(found):
         image = image_columns(learned, settings.image, settings.pixel_range)
     with told_together(found):
         labels = label_columns(learned, settings.label, settings.kind)
-        targets = targets_of(learned, labels, settings.kind)
-    raise_problems(dict.fromkeys(found))
+        missing = [name for name in labels if name not in learned.columns]
+        found += [no_column_named(learned, "label", name) for name in missing]
+    raise_problems(dict.fromkeys(found))  # before a job looks at the labels
+    targets = targets_of(learned, labels, settings.kind)
     kind = settings.kind if targets.width else CLASSES
     columns = Columns(
         image=image[0],

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sixfold.core.errors import UserError, problems_of
+from sixfold.core.errors import UserError
 from sixfold.data.formats.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
@@ -247,8 +246,7 @@ def check_weights(df: DataFrame, name: str) -> list[str]:
     """What keeps a column from holding how much each row counts."""
     if name not in df.columns:
         return [no_column_named(df, "weight", name)]
-    if odd := problems_of(partial(check_name, df, name)):
-        return odd
+    check_name(df, name)
     kind = df.schema[name].dataType.typeName()
     if not _is_number(df, name) or kind == "boolean":
         return [f"--weight-column {name!r} is {kind}: expected numbers"]
@@ -259,8 +257,7 @@ def check_validation(df: DataFrame, name: str) -> list[str]:
     """What keeps a column from telling which rows are for validation."""
     if name not in df.columns:
         return [no_column_named(df, "validation", name)]
-    if odd := problems_of(partial(check_name, df, name)):
-        return odd
+    check_name(df, name)
     kind = df.schema[name].dataType.typeName()
     if kind != "boolean":
         return [f"--validation-column {name!r} is {kind}: expected a boolean"]
